@@ -1,0 +1,29 @@
+//! imagecache keeps container images ready: an operator, its pull worker and its mirror in one binary.
+//!
+//! Folder = boundary, and nothing imports upward (`tests/boundaries.rs` holds it):
+//!
+//! | folder | answers for | may use |
+//! |---|---|---|
+//! | [`api`] | what the user can write | derives, k8s types |
+//! | [`model`] | what we decide: pure, no clock, no files, no network | `api` |
+//! | [`render`] | what we create in the cluster | `model`, `api` |
+//! | [`cluster`] | what we read and write in the cluster | `render`, `model`, `api`, kube |
+//! | [`controller`] | watches, reconcile: gather, judge, plan, apply, report | `cluster`, `model`, `ops` |
+//! | [`registry`] | the client of upstream registries | `model` |
+//! | [`store`] | the content-addressed folder | `model` |
+//! | [`pull`] | the worker: request in, store filled, progress out | `registry`, `store`, `model`, `ops` |
+//! | [`mirror`] | the read-only registry in front of the store | `store`, `model`, `ops` |
+//! | [`local`] | the commands for people: `pull -f`, `ls`, `verify` | the four above |
+//! | [`ops`] | logs, clock, metrics, shutdown | third-party crates |
+
+pub mod api;
+pub mod cluster;
+pub mod controller;
+pub mod local;
+pub mod mirror;
+pub mod model;
+pub mod ops;
+pub mod pull;
+pub mod registry;
+pub mod render;
+pub mod store;

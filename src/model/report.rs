@@ -1,0 +1,264 @@
+//! What a worker tells the controller, and how it survives the way: lines in the pod's log while it runs, and at
+//! the end a termination message of at most 4096 bytes (the kubelet keeps no more) with fixed-size records, plus
+//! numbered `result` lines that hold the rest. All of it may be lost: then the Job is run again.
+
+use serde::{Deserialize, Serialize};
+
+use super::{class::Class, digest::Digest, failure::Failure, reference::Reference};
+
+/// Every report line begins with this, so that other log lines are never taken for one.
+const MARK: &str = "{\"report\":";
+/// Container runtimes split log lines at 16 KiB; JSON quoting can nearly double a text.
+const CHUNK: usize = 6 * 1024;
+
+/// Bytes of one image, or of all. `done` includes `reused` and never goes back within one run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bytes {
+    pub done: u64,
+    pub total: u64,
+    pub reused: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    pub all: Bytes,
+    /// By index of the request's images. An image that is not resolved yet has a total of 0.
+    pub images: Vec<Bytes>,
+}
+
+/// What became of one image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageOutcome {
+    pub reference: Reference,
+    /// Digest of the manifest or index the reference meant.
+    pub digest: Option<Digest>,
+    /// Bytes of the whole closure.
+    pub size: u64,
+    pub pulled: u64,
+    pub reused: u64,
+    /// Answered without credentials by the real host: everybody may have it.
+    #[serde(default)]
+    pub public: bool,
+    pub failure: Option<Failure>,
+}
+
+/// What became of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub run: u64,
+    pub store: String,
+    /// Digest of the root file; present means complete, durable and verified.
+    pub root: Option<Digest>,
+    /// Logical bytes of the cache: every digest once.
+    pub size: u64,
+    pub images: Vec<ImageOutcome>,
+    /// Why the run failed: of the first image that failed, or of the run itself.
+    pub failure: Option<Failure>,
+    #[serde(default)]
+    pub notices: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "report", rename_all = "camelCase")]
+enum Line {
+    Progress {
+        #[serde(flatten)]
+        progress: Progress,
+    },
+    Result {
+        n: usize,
+        of: usize,
+        text: String,
+    },
+}
+
+/// The termination message: enough to decide by, whatever happens to the log.
+#[derive(Serialize, Deserialize)]
+struct Termination {
+    v: u8,
+    run: u64,
+    store: String,
+    root: Option<Digest>,
+    size: u64,
+    class: Option<Class>,
+    /// SHA-256 over the texts of all result lines.
+    sum: Digest,
+    images: Vec<ImageRecord>,
+}
+
+/// Digest, size, pulled, reused, public, class of its failure.
+type ImageRecord = (Option<Digest>, u64, u64, u64, bool, Option<Class>);
+
+#[derive(Debug, thiserror::Error)]
+#[error("the worker's termination message cannot be read: {0}")]
+pub struct ReportError(String);
+
+pub fn progress_line(progress: &Progress) -> String {
+    serde_json::to_string(&Line::Progress { progress: progress.clone() }).unwrap_or_default()
+}
+
+/// The newest progress in a piece of a log.
+pub fn last_progress(log: &str) -> Option<Progress> {
+    log.lines().rev().find_map(|line| match parse_line(line)? {
+        Line::Progress { progress } => Some(progress),
+        Line::Result { .. } => None,
+    })
+}
+
+fn parse_line(line: &str) -> Option<Line> {
+    line.starts_with(MARK).then(|| serde_json::from_str(line).ok()).flatten()
+}
+
+impl Outcome {
+    /// The `result` lines for the log, then the termination message.
+    pub fn encode(&self) -> (Vec<String>, String) {
+        let text = serde_json::to_string(self).unwrap_or_default();
+        let chunks = chunks(&text);
+        let of = chunks.len();
+        let line = |(n, text): (usize, &&str)| {
+            serde_json::to_string(&Line::Result { n, of, text: (*text).to_owned() })
+        };
+        let lines = chunks.iter().enumerate().map(line).map(Result::unwrap_or_default).collect();
+        let image = |i: &ImageOutcome| {
+            (i.digest.clone(), i.size, i.pulled, i.reused, i.public, i.failure.as_ref().map(|f| f.class))
+        };
+        let termination = Termination {
+            v: 1,
+            run: self.run,
+            store: self.store.clone(),
+            root: self.root.clone(),
+            size: self.size,
+            class: self.failure.as_ref().map(|f| f.class),
+            sum: Digest::sha256(text.as_bytes()),
+            images: self.images.iter().map(image).collect(),
+        };
+        (lines, serde_json::to_string(&termination).unwrap_or_default())
+    }
+
+    /// Reads a report back. `images` are those of the request; without the result lines the messages are the
+    /// phrases of the classes.
+    pub fn decode(termination: &str, log: &str, images: &[Reference]) -> Result<Self, ReportError> {
+        let seen: Termination = serde_json::from_str(termination).map_err(|e| ReportError(e.to_string()))?;
+        if seen.v != 1 || seen.images.len() > images.len() {
+            return Err(ReportError(format!("version {} with {} images", seen.v, seen.images.len())));
+        }
+        if let Some(whole) = from_lines(log, &seen.sum) {
+            return Ok(whole);
+        }
+        let failure = |class: Class| Failure::new(class, class.phrase());
+        let image = |(reference, (digest, size, pulled, reused, public, class)): (
+            &Reference,
+            (_, _, _, _, _, Option<Class>),
+        )| ImageOutcome {
+            reference: reference.clone(),
+            digest,
+            size,
+            pulled,
+            reused,
+            public,
+            failure: class.map(failure),
+        };
+        Ok(Self {
+            run: seen.run,
+            store: seen.store,
+            root: seen.root,
+            size: seen.size,
+            images: images.iter().zip(seen.images).map(image).collect(),
+            failure: seen.class.map(failure),
+            notices: Vec::new(),
+        })
+    }
+}
+
+fn from_lines(log: &str, sum: &Digest) -> Option<Outcome> {
+    let mut parts: Vec<Option<String>> = Vec::new();
+    for line in log.lines() {
+        if let Some(Line::Result { n, of, text }) = parse_line(line)
+            && n < of
+            && of <= 1024
+        {
+            parts.resize(of, None);
+            parts[n] = Some(text);
+        }
+    }
+    let text: String = parts.into_iter().collect::<Option<Vec<_>>>()?.concat();
+    (Digest::sha256(text.as_bytes()) == *sum).then(|| serde_json::from_str(&text).ok()).flatten()
+}
+
+fn chunks(text: &str) -> Vec<&str> {
+    let mut rest = text;
+    let mut chunks = Vec::new();
+    while !rest.is_empty() {
+        let (chunk, tail) = rest.split_at(rest.floor_char_boundary(CHUNK));
+        chunks.push(chunk);
+        rest = tail;
+    }
+    chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(message: &str) -> Outcome {
+        let image = |i: usize| ImageOutcome {
+            reference: format!("registry.example.com/team/app-{i}:1").parse().unwrap(),
+            digest: Some(Digest::sha256(&[u8::try_from(i).unwrap()])),
+            size: u64::from(u32::MAX) * 1000,
+            pulled: u64::from(u32::MAX) * 1000,
+            reused: u64::from(u32::MAX) * 1000,
+            public: false,
+            failure: Some(Failure::new(Class::SignatureInvalid, message)),
+        };
+        Outcome {
+            run: 7,
+            store: "0123456789abcdef0123456789abcdef".into(),
+            root: None,
+            size: u64::MAX,
+            images: (0..20).map(image).collect(),
+            failure: Some(Failure::new(Class::Auth, message)),
+            notices: vec!["é".repeat(5000)],
+        }
+    }
+
+    fn references(outcome: &Outcome) -> Vec<Reference> {
+        outcome.images.iter().map(|i| i.reference.clone()).collect()
+    }
+
+    #[test]
+    fn the_largest_report_fits_where_kubernetes_keeps_it() {
+        let (lines, termination) = outcome(&"\"".repeat(600)).encode();
+        assert!(termination.len() <= 4096, "{}", termination.len());
+        assert!(lines.iter().all(|line| line.len() <= 16 * 1024));
+    }
+
+    #[test]
+    fn a_report_is_read_back_whole_among_other_log_lines() {
+        let sent = outcome("denied");
+        let (lines, termination) = sent.encode();
+        let log = format!("noise\n{}\n{{\"level\":\"info\"}}", lines.join("\nnoise\n"));
+        assert_eq!(Outcome::decode(&termination, &log, &references(&sent)).unwrap(), sent);
+    }
+
+    #[test]
+    fn without_its_log_lines_a_report_still_says_class_digest_and_sizes() {
+        let sent = outcome("denied");
+        let (lines, termination) = sent.encode();
+        for log in [String::new(), lines[1..].join("\n"), lines.join("\n").replace("denied", "granted")] {
+            let read = Outcome::decode(&termination, &log, &references(&sent)).unwrap();
+            assert_eq!(read.failure.as_ref().unwrap().class, Class::Auth);
+            assert_eq!(read.images[3].digest, sent.images[3].digest);
+            assert_eq!(read.images[3].failure.as_ref().unwrap().message, Class::SignatureInvalid.phrase());
+        }
+        assert!(Outcome::decode("OOM", "", &[]).is_err());
+    }
+
+    #[test]
+    fn the_newest_progress_line_counts() {
+        let line =
+            |done| progress_line(&Progress { all: Bytes { done, total: 9, reused: 0 }, images: vec![] });
+        let log = format!("{}\n{}\n{{\"report\":\"progress\",\"al", line(1), line(2));
+        assert_eq!(last_progress(&log).unwrap().all.done, 2);
+        assert_eq!(last_progress("nothing"), None);
+    }
+}

@@ -1,0 +1,174 @@
+//! What a worker is asked to do: written by the controller into the Job's request Secret, or made by hand from
+//! flags and a manifest. Nothing secret is in it.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    digest::Digest,
+    platform::Platform,
+    reference::{Reference, RegistryHost},
+};
+
+/// The name of a cache in the store: the object's UID, or `local-<name>` by hand. It becomes a folder name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CacheKey(String);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "cache key {0:?}: up to 128 lower-case letters, digits, - and . are allowed, and it does not begin with a dot"
+)]
+pub struct CacheKeyError(String);
+
+impl CacheKey {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The key of a cache that was made by hand.
+    pub fn local(name: &str) -> Result<Self, CacheKeyError> {
+        format!("local-{name}").parse()
+    }
+
+    pub fn is_local(&self) -> bool {
+        self.0.starts_with("local-")
+    }
+}
+
+impl FromStr for CacheKey {
+    type Err = CacheKeyError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+        if (1..=128).contains(&text.len()) && !text.starts_with('.') && text.bytes().all(fine) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(CacheKeyError(text.chars().take(160).collect()))
+        }
+    }
+}
+
+impl TryFrom<String> for CacheKey {
+    type Error = CacheKeyError;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<CacheKey> for String {
+    fn from(key: CacheKey) -> Self {
+        key.0
+    }
+}
+
+impl fmt::Display for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How a registry is reached. Absent from the map means HTTPS, verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Access {
+    pub transport: Transport,
+    /// The setting came from an ImageCache, so it proves nothing to other caches.
+    /// Flags given by hand or by the operator are no overrides.
+    pub overridden: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Transport {
+    Https,
+    /// HTTPS whose certificate is not verified.
+    HttpsUnverified,
+    PlainHttp,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self { transport: Transport::Https, overridden: false }
+    }
+}
+
+/// The vocabulary the user writes in; advice is given in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    #[default]
+    Eci,
+    Kci,
+    Tke,
+    /// Flags of the command line.
+    ByHand,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PullRequest {
+    pub cache: CacheKey,
+    /// `metadata.name`, or the name given by hand; for people.
+    pub name: String,
+    pub run: u64,
+    /// Hash of everything asked that decides what the content is (images, platforms, how hosts are reached).
+    pub inputs: String,
+    pub images: Vec<Reference>,
+    pub platforms: Vec<Platform>,
+    /// Bytes this cache may hold; absent by hand.
+    pub size_limit: Option<u64>,
+    #[serde(default)]
+    pub access: BTreeMap<RegistryHost, Access>,
+    /// Whether blobs that the store has may be reused by the rules of permission; `false` always fetches.
+    pub reuse: bool,
+    /// Registries whose anonymous answers prove that an image is public, also at private addresses or over HTTP.
+    #[serde(default)]
+    pub public_registries: Vec<RegistryHost>,
+    /// Whether a credential may be sent to a registry that is listed as plain HTTP.
+    pub credentials_over_http: bool,
+    #[serde(default)]
+    pub dialect: Dialect,
+}
+
+impl PullRequest {
+    pub fn access(&self, host: &RegistryHost) -> Access {
+        self.access.get(host).copied().unwrap_or_default()
+    }
+
+    /// A stable hash of what decides the content. The run, names and limits are not part of it.
+    pub fn inputs_hash(
+        images: &[Reference],
+        platforms: &[Platform],
+        access: &BTreeMap<RegistryHost, Access>,
+        reuse: bool,
+    ) -> String {
+        let words = serde_json::to_vec(&(images, platforms, access, reuse)).unwrap_or_default();
+        Digest::sha256(&words).hex()[..32].to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_key_is_safe_as_a_folder_name() {
+        for bad in ["", ".", "..", "../x", "a/b", "A", ".hidden", &"a".repeat(129)] {
+            assert!(bad.parse::<CacheKey>().is_err(), "{bad}");
+        }
+        assert!(CacheKey::local("quickstart").unwrap().is_local());
+        assert!("8f14e45f-ceea-467f-a0e6-1c2b3d4e5f60".parse::<CacheKey>().is_ok());
+    }
+
+    #[test]
+    fn the_inputs_hash_changes_with_what_decides_the_content() {
+        let images: Vec<Reference> = vec!["nginx:1".parse().unwrap()];
+        let one = PullRequest::inputs_hash(&images, &[], &BTreeMap::new(), true);
+        assert_eq!(one, PullRequest::inputs_hash(&images, &[], &BTreeMap::new(), true));
+        assert_ne!(
+            one,
+            PullRequest::inputs_hash(&images, &["linux/amd64".parse().unwrap()], &BTreeMap::new(), true)
+        );
+    }
+}

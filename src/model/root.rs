@@ -1,0 +1,74 @@
+//! A root: one complete pull of one cache, with everything gc and the mirror need, so that nobody parses
+//! manifests later.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{digest::Digest, platform::Platform, reference::Reference, request::CacheKey};
+
+pub const ROOT_FORMAT: u32 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Root {
+    pub format: u32,
+    pub cache: CacheKey,
+    pub name: String,
+    pub run: u64,
+    /// Hash of what was asked (`PullRequest::inputs`).
+    pub inputs: String,
+    /// Hash of the credentials that were used; empty without any. Never a credential.
+    pub credentials: String,
+    /// The id of the store this root belongs to.
+    pub store: String,
+    pub images: Vec<RootImage>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RootImage {
+    pub reference: Reference,
+    /// Of the manifest or index the reference meant, and its media type.
+    pub digest: Digest,
+    pub media_type: String,
+    pub platforms: Vec<Platform>,
+    /// When upstream last said that the reference means this digest.
+    pub resolved: Timestamp,
+    /// Resolved through a setting of an ImageCache: proves nothing to others, so served by digest only.
+    pub overridden: bool,
+    /// Trust class: when it was last proved that everybody may have it. Absent means private.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public: Option<Timestamp>,
+    /// Every digest the image needs here, itself included, each once.
+    pub closure: Vec<Entry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    pub digest: Digest,
+    pub size: u64,
+    pub kind: EntryKind,
+    pub media_type: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EntryKind {
+    Index,
+    Manifest,
+    Config,
+    Layer,
+}
+
+impl Root {
+    /// Every digest of the cache once, with its size.
+    pub fn closure(&self) -> std::collections::BTreeMap<&Digest, u64> {
+        self.images.iter().flat_map(|image| &image.closure).map(|entry| (&entry.digest, entry.size)).collect()
+    }
+
+    /// Logical bytes: every digest once.
+    pub fn size(&self) -> u64 {
+        self.closure().values().sum()
+    }
+}
