@@ -12,8 +12,10 @@
 //! | [`registry`] | the client of upstream registries | `model` |
 //! | [`store`] | the content-addressed folder | `model` |
 //! | [`pull`] | the worker: request in, store filled, progress out | `registry`, `store`, `model`, `ops` |
+//! | [`export`] | a cache as an OCI archive or layout, and back | `registry`, `store`, `model` |
+//! | [`gc`] | taking away what no cache needs | `store`, `model` |
 //! | [`mirror`] | the read-only registry in front of the store | `store`, `model`, `ops` |
-//! | [`local`] | the commands for people: `pull -f`, `ls`, `verify` | the four above |
+//! | [`local`] | the commands for people: `pull -f`, `ls`, `verify`, `rm`, `gc`, `export`, `import` | those above |
 //! | [`ops`] | logs, clock, metrics, shutdown | third-party crates |
 
 pub mod api;

@@ -1,1 +1,6 @@
-//! See the map in `lib.rs`.
+//! What the user can write, and what the object answers: the custom resource and its keys.
+
+pub mod image_cache;
+pub mod keys;
+
+pub use image_cache::{ImageCache, ImageCacheSpec, ImageCacheStatus};

@@ -66,6 +66,7 @@ impl Digest {
 }
 
 /// A digest that grows with its bytes.
+#[derive(Debug)]
 pub enum Hasher {
     Sha256(sha2::Sha256),
     Sha512(sha2::Sha512),

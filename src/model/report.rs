@@ -54,6 +54,9 @@ pub struct Outcome {
     pub images: Vec<ImageOutcome>,
     /// Why the run failed: of the first image that failed, or of the run itself.
     pub failure: Option<Failure>,
+    /// The store refused this run because it has a root of a higher one: the controller lost its count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub higher_run: Option<u64>,
     #[serde(default)]
     pub notices: Vec<String>,
 }
@@ -81,6 +84,8 @@ struct Termination {
     root: Option<Digest>,
     size: u64,
     class: Option<Class>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    higher_run: Option<u64>,
     /// SHA-256 over the texts of all result lines.
     sum: Digest,
     images: Vec<ImageRecord>,
@@ -129,6 +134,7 @@ impl Outcome {
             root: self.root.clone(),
             size: self.size,
             class: self.failure.as_ref().map(|f| f.class),
+            higher_run: self.higher_run,
             sum: Digest::sha256(text.as_bytes()),
             images: self.images.iter().map(image).collect(),
         };
@@ -165,6 +171,7 @@ impl Outcome {
             size: seen.size,
             images: images.iter().zip(seen.images).map(image).collect(),
             failure: seen.class.map(failure),
+            higher_run: seen.higher_run,
             notices: Vec::new(),
         })
     }
@@ -217,6 +224,7 @@ mod tests {
             size: u64::MAX,
             images: (0..20).map(image).collect(),
             failure: Some(Failure::new(Class::Auth, message)),
+            higher_run: Some(u64::MAX),
             notices: vec!["é".repeat(5000)],
         }
     }

@@ -32,6 +32,12 @@ impl CacheKey {
         format!("local-{name}").parse()
     }
 
+    /// The key of an object of the cluster. The API server's UIDs are keys as they are; anything else would be
+    /// hashed rather than trusted as a folder name.
+    pub fn of_uid(uid: &str) -> Self {
+        uid.parse().unwrap_or_else(|_| Self(Digest::sha256(uid.as_bytes()).hex().to_owned()))
+    }
+
     pub fn is_local(&self) -> bool {
         self.0.starts_with("local-")
     }
@@ -107,6 +113,7 @@ pub enum Dialect {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools)] // each is a yes or no that somebody else decided
 pub struct PullRequest {
     pub cache: CacheKey,
     /// `metadata.name`, or the name given by hand; for people.
@@ -127,6 +134,15 @@ pub struct PullRequest {
     pub public_registries: Vec<RegistryHost>,
     /// Whether a credential may be sent to a registry that is listed as plain HTTP.
     pub credentials_over_http: bool,
+    /// Content was lost: bytes that the store has are hashed before they are trusted, and fetched if they are wrong.
+    #[serde(default)]
+    pub recheck: bool,
+    /// Whether the mirror may serve the private images to everybody in the cluster.
+    #[serde(default)]
+    pub serve_private: bool,
+    /// Whether attestations that an index names are kept, with everything they consist of.
+    #[serde(default)]
+    pub attestations: bool,
     #[serde(default)]
     pub dialect: Dialect,
 }
@@ -134,6 +150,12 @@ pub struct PullRequest {
 impl PullRequest {
     pub fn access(&self, host: &RegistryHost) -> Access {
         self.access.get(host).copied().unwrap_or_default()
+    }
+
+    /// Whether the user, and not the operator, says how this host is reached. Registries that the operator lists
+    /// as public are the operator's word for them, whatever their transport.
+    pub fn overridden(&self, host: &RegistryHost) -> bool {
+        self.access(host).overridden && !self.public_registries.contains(host)
     }
 
     /// A stable hash of what decides the content. The run, names and limits are not part of it.

@@ -21,6 +21,9 @@ pub struct Root {
     pub credentials: String,
     /// The id of the store this root belongs to.
     pub store: String,
+    /// Whether the mirror may serve the private images to everybody in the cluster (`PullRequest::serve_private`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub serve_private: bool,
     pub images: Vec<RootImage>,
 }
 

@@ -1,0 +1,299 @@
+//! The ImageCache object: `eci.alibabacloud.com/v1`, cluster-scoped, compatible with the two schemas ECI
+//! publishes. Bounds are in the schema; the grammar of images is judged by the controller, so that an object
+//! with a bad name exists and says why. Comments here are what `kubectl explain` prints.
+
+#![allow(unreachable_pub)] // the derive prints `pub` items in a private module
+#![allow(clippy::duplicated_attributes)] // columns repeat their keys
+
+use k8s_openapi::{
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
+use kube::{CustomResource, CustomResourceExt, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "eci.alibabacloud.com",
+    version = "v1",
+    kind = "ImageCache",
+    plural = "imagecaches",
+    singular = "imagecache",
+    shortname = "ic",
+    shortname = "imc",
+    category = "all",
+    status = "ImageCacheStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "A list of container images that is kept ready: pulled once, verified, and served to the nodes.",
+    label("imagecaches.eci.alibabacloud.com/provided-by", "imagecache"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "CacheId", type_ = "string", json_path = ".status.imageCacheId"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason", priority = 1),
+    printcolumn(name = "Size", type_ = "integer", json_path = ".status.size", priority = 1),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".status.expireDateTime", priority = 1),
+    printcolumn(name = "Images", type_ = "string", json_path = ".spec.images", priority = 1),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    )
+)]
+#[serde(rename_all = "camelCase")]
+/// What to keep ready, and for how long.
+pub struct ImageCacheSpec {
+    /// The images to keep ready, 1 to 20, each as a pod would name it, such as nginx:1.27 or reg.example.com:5000/team/app:2.
+    #[schemars(length(min = 1, max = 20), inner(length(min = 1, max = 512)))]
+    #[x_kube(validation = Rule::new("self.size() >= 1 && self.size() <= 20")
+        .message("images: list at least one image and at most 20; make a second ImageCache for more"))]
+    pub images: Vec<String>,
+
+    /// Up to 10 pull secrets of any namespace, each as namespace:name (namespace/name is accepted too).
+    /// A secret is used for the registries it has entries for, and only for those.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10), inner(length(max = 317)))]
+    #[x_kube(validation = Rule::new(
+            "self.all(s, s.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?[:/][a-z0-9]([-a-z0-9.]*[a-z0-9])?$'))"
+        )
+        .message("imagePullSecrets: write each secret as namespace:name, for example default:my-registry"))]
+    pub image_pull_secrets: Vec<String>,
+
+    /// How much the cache may hold, in GiB, 20 to 32768. Without it the operator's default (20) counts.
+    /// A pull that needs more fails before a byte is moved and says how much it needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 20, max = 32768))]
+    #[x_kube(validation = Rule::new("self >= 20 && self <= 32768")
+        .message("imageCacheSize: write a number of GiB from 20 to 32768"))]
+    pub image_cache_size: Option<i32>,
+
+    /// How many days the cache is kept after it became ready, 1 to 65536. Without it the cache never expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65536))]
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 65536")
+        .message("retentionDays: write a number of days from 1 to 65536, or leave it out to keep the cache"))]
+    pub retention_days: Option<i32>,
+
+    /// The platforms to pull, each as os/architecture[/variant], for example linux/arm64. Without it those of the
+    /// cluster's nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = 98)))]
+    #[x_kube(validation = Rule::new(
+            "self.all(p, p.matches('^[A-Za-z0-9._-]{1,32}(/[A-Za-z0-9._-]{1,32}){1,2}$'))"
+        )
+        .message("platforms: write each platform as os/architecture, for example linux/arm64"))]
+    pub platforms: Vec<String>,
+
+    /// Who may pull the cache's private images from the mirror. Images that everybody may have are always served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serve: Option<Serve>,
+}
+
+/// Who may pull private images from the mirror.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Serve {
+    Public,
+    Cluster,
+}
+
+/// What the controller found and did. Written by the controller only.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("default" = {"observedGeneration": -1}))]
+pub struct ImageCacheStatus {
+    /// Pending, Preparing, Creating, Ready, Failed, Updating, UpdateFailed or Expired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+
+    /// Why the cache is not ready: one word, the same as in the Ready condition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+
+    /// How much of the bytes is there, as a percentage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<String>,
+
+    /// The id of this cache. It stays the same for as long as the object exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_cache_id: Option<String>,
+
+    /// When the controller first saw the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+
+    /// When phase, reason or content last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_updated_time: Option<Time>,
+
+    /// When the cache expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expire_date_time: Option<Time>,
+
+    /// The generation of the object that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Ready, Available, Reconciling and Stalled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+
+    /// What became of each image, in the order of the spec.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<ImageStatus>,
+
+    /// Bytes of all images together, what they share counted once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<i64>,
+
+    /// Settings that could not be honoured, and other things worth knowing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
+
+    /// The newest 50 events of making this cache.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<CacheEvent>,
+
+    /// The controller's memory. Not for use by others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<Ledger>,
+}
+
+/// What became of one image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageStatus {
+    /// The full name of the image.
+    pub name: String,
+    /// The digest the name meant when it was pulled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Bytes of the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<i64>,
+    /// Bytes that came over the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pulled: Option<i64>,
+    /// Bytes that were there already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reused: Option<i64>,
+    /// Why the image could not be pulled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Something that happened while the cache was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheEvent {
+    /// The image or the cache it is about.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Normal or Warning.
+    #[serde(rename = "type", default, skip_serializing_if = "String::is_empty")]
+    pub type_: String,
+    /// One word for programs.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// A sentence for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// When it happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<Time>,
+}
+
+/// All that decisions remember. Everything else of status is output.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Ledger {
+    /// The newest run: written before its Job is made.
+    pub run: i64,
+    /// Hash of what that run was opened for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub inputs_hash: String,
+    /// Whether that run is under way: neither credited nor failed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub open: bool,
+    /// Versions of the pull secrets that run was given, as a hash.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub secrets: String,
+    /// The content that is credited: present means complete, durable and verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<LedgerRoot>,
+    /// The id of the store that content is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_id: Option<String>,
+    /// The success that retention counts from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_at: Option<Time>,
+    /// Whether that success answered the last edit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub answered: bool,
+    /// The failures since the last success or edit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<LedgerFailure>,
+    /// Since when a pull secret is missing or may not be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets_missing: Option<Time>,
+}
+
+/// A complete pull, as the store knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerRoot {
+    /// The run that made it.
+    pub run: i64,
+    /// Digest of the root file.
+    pub digest: String,
+    /// When it was credited.
+    pub at: Time,
+    /// The store the mirror spoke of at that time, if it was another one: then the mirror is behind, or on the wrong
+    /// volume, and that alone does not mean that content was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror_store_id: Option<String>,
+}
+
+/// A streak of failures.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerFailure {
+    /// The run that failed last.
+    pub run: i64,
+    /// When the first of the streak failed.
+    pub first: Time,
+    /// When the last of the streak failed.
+    pub last: Time,
+    /// How many failed.
+    pub attempts: i32,
+    /// The class of the last.
+    pub class: String,
+    /// What was said of the last.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Whether one of them was permanent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub permanent: bool,
+    /// The bytes the cache could hold when the images turned out to be larger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_limit: Option<i64>,
+}
+
+/// The definition as it is installed.
+pub fn crd() -> CustomResourceDefinition {
+    ImageCache::crd()
+}
+
+/// The definition as `crds/imagecaches.yaml` holds it.
+pub fn crd_yaml() -> Result<String, serde_saphyr::ser::Error> {
+    serde_saphyr::to_string(&crd())
+}

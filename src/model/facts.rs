@@ -1,0 +1,134 @@
+//! What was observed, as plain data. The gatherer fills it and decides nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::{
+    judge::SecretName,
+    platform::Platform,
+    reference::RegistryHost,
+    report::{Outcome, Progress},
+};
+use crate::api::ImageCacheStatus;
+
+/// Everything `plan` may look at besides the object itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// The status as it was read with the object; decisions read its ledger only.
+    pub status: ImageCacheStatus,
+    /// The pull Jobs that carry this object's UID, of whichever run.
+    pub jobs: Vec<JobFact>,
+    /// The pull secrets, if they were read (`plan::needs_secrets` says when); absent ones were not.
+    pub secrets: BTreeMap<SecretName, SecretState>,
+    /// When they were last read, as the gatherer remembers.
+    pub secrets_read: Option<Timestamp>,
+    /// The mirror's newest report, if one is known.
+    pub mirror: Option<MirrorFact>,
+    pub queue: Queue,
+    /// Why the Job could not be made when that was last tried (a quota, an admission webhook).
+    pub refused: Option<String>,
+    /// The platforms of the cluster's nodes, in a stable order.
+    pub node_platforms: Vec<Platform>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobFact {
+    pub name: String,
+    pub uid: String,
+    pub resource_version: String,
+    /// From the Job's run label.
+    pub run: u64,
+    pub created: Timestamp,
+    /// It has a deletion timestamp.
+    pub deleting: bool,
+    pub state: JobState,
+    /// The newest pod of the Job.
+    pub pod: Option<PodFact>,
+    /// While there is no pod: the newest message of a `FailedCreate` event.
+    pub no_pod: Option<String>,
+    /// The newest progress of the worker's log.
+    pub progress: Option<ProgressFact>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobState {
+    Active,
+    /// Condition `Complete`.
+    Succeeded {
+        at: Timestamp,
+    },
+    /// Condition `Failed` or `FailureTarget`, with its reason and message.
+    Failed {
+        at: Timestamp,
+        reason: String,
+        message: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProgressFact {
+    pub report: Progress,
+    /// When its bytes last grew, as the gatherer saw it.
+    pub changed: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodFact {
+    pub name: String,
+    pub created: Timestamp,
+    /// When the worker's container started; absent while it waits.
+    pub started: Option<Timestamp>,
+    /// Why the container waits (`ImagePullBackOff`, `CreateContainerConfigError`), reason and message.
+    pub waiting: Option<(String, String)>,
+    /// The message of `PodScheduled=False`.
+    pub unschedulable: Option<String>,
+    /// The pod's own reason and message when it was taken away (`Evicted`, `Preempting`, a `DisruptionTarget`
+    /// condition).
+    pub disrupted: Option<String>,
+    pub exit: Option<Exit>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exit {
+    pub code: i32,
+    pub at: Timestamp,
+    /// The kubelet's reason is `OOMKilled`.
+    pub oom: bool,
+    /// The termination message and the log, decoded; absent when it cannot be read.
+    pub outcome: Option<Outcome>,
+}
+
+/// What `get` said of a pull secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretState {
+    /// UID and resourceVersion tell versions apart. A hash of the content would tell more than it should.
+    Found {
+        uid: String,
+        resource_version: String,
+    },
+    Missing,
+    /// Reading it is not granted.
+    Forbidden,
+    /// It is there, and no pull secret: why.
+    Unusable(String),
+}
+
+/// The mirror's report, cut down to this cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorFact {
+    /// When the controller read it.
+    pub read: Timestamp,
+    pub store: String,
+    /// Runs of this cache whose root is there but whose content is not.
+    pub broken: BTreeSet<u64>,
+}
+
+/// The pull Jobs of all other caches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Queue {
+    pub running: u32,
+    pub per_host: BTreeMap<RegistryHost, u32>,
+    /// Caches that wait for a slot with the first try of their inputs, and come before this one: as many as matter.
+    pub first_tries_ahead: u32,
+}

@@ -1,0 +1,143 @@
+//! The transitions of the ledger, the controller's only memory. Each is a fact that was observed, written down before
+//! anything is done because of it.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{
+    class::{Class, Kind},
+    digest::Digest,
+    facts::{MirrorFact, SecretState},
+    failure::Failure,
+    judge::{CacheRequest, SecretName},
+    report::Outcome,
+    text::cut,
+};
+use crate::api::image_cache::{Ledger, LedgerFailure, LedgerRoot};
+
+/// Failure messages are kept in the ledger and repeated in conditions.
+pub const MAX_MESSAGE: usize = 1000;
+
+impl Ledger {
+    /// Status was lost: the highest run whose Job is seen is taken over as one that nobody remembers.
+    pub(super) fn recover(&mut self, highest: u64) {
+        if self.run < number(highest) {
+            *self = Self { run: number(highest), ..Self::default() };
+        }
+    }
+
+    /// Asked for something else than the newest run was opened for.
+    pub fn is_stale(&self, request: &CacheRequest) -> bool {
+        self.inputs_hash != request.inputs
+    }
+
+    pub(super) fn open(&mut self, request: &CacheRequest, secrets: String) {
+        if self.is_stale(request) {
+            self.failure = None;
+            self.answered = false;
+        }
+        self.run = self.run.saturating_add(1);
+        self.open = true;
+        self.inputs_hash.clone_from(&request.inputs);
+        self.secrets = secrets;
+    }
+
+    /// What the open run was for is no longer asked: it takes no place in the queue, and whatever is asked next is
+    /// asked anew, so that content of before never passes for its answer.
+    pub(super) fn abandon(&mut self) {
+        if self.open {
+            self.open = false;
+            self.inputs_hash.clear();
+        }
+    }
+
+    /// The store knows a higher run: the next one, still open.
+    pub(super) fn skip_to_after(&mut self, higher: u64) {
+        self.run = self.run.max(number(higher)).saturating_add(1);
+    }
+
+    pub(super) fn credit(
+        &mut self,
+        root: &Digest,
+        outcome: &Outcome,
+        mirror: Option<&MirrorFact>,
+        now: Timestamp,
+    ) {
+        let other = mirror.map(|mirror| &mirror.store).filter(|store| **store != outcome.store);
+        self.root = Some(LedgerRoot {
+            run: self.run,
+            digest: root.to_string(),
+            at: Time(now),
+            mirror_store_id: other.map(|store| cut(store, 64)),
+        });
+        self.store_id = Some(cut(&outcome.store, 64));
+        self.open = false;
+        self.failure = None;
+        if !self.answered {
+            self.answered = true;
+            self.ready_at = Some(Time(now));
+        }
+    }
+
+    /// The images were too large for the cache, and by now it may hold another number of bytes.
+    pub(super) fn is_resized(&self, request: &CacheRequest) -> bool {
+        let limit = self.failure.as_ref().and_then(|failure| failure.size_limit);
+        limit.is_some_and(|limit| limit != number(request.size_limit))
+    }
+
+    pub(super) fn fail(&mut self, failure: &Failure, message: &str, request: &CacheRequest, now: Timestamp) {
+        let before = self.failure.take();
+        self.open = false;
+        self.failure = Some(LedgerFailure {
+            run: self.run,
+            first: before.as_ref().map_or(Time(now), |before| before.first.clone()),
+            last: Time(now),
+            attempts: before.as_ref().map_or(0, |before| before.attempts).saturating_add(1),
+            class: failure.class.as_str().to_owned(),
+            message: cut(message, MAX_MESSAGE),
+            permanent: before.is_some_and(|before| before.permanent)
+                || failure.class.kind() != Kind::Transient,
+            size_limit: (failure.class == Class::SizeExceeded).then(|| number(request.size_limit)),
+        });
+    }
+
+    /// Whether the mirror's report says that the credited content is gone: the store is another one, or a digest
+    /// of the root is not there.
+    pub(super) fn is_lost(&self, mirror: &MirrorFact) -> bool {
+        let Some(root) = &self.root else { return false };
+        let run = u64::try_from(root.run).unwrap_or_default();
+        mirror.broken.contains(&run)
+            || self.differs(mirror) && root.mirror_store_id.as_ref() != Some(&mirror.store)
+    }
+
+    /// The mirror serves another store than the one the content went to.
+    pub(super) fn differs(&self, mirror: &MirrorFact) -> bool {
+        self.root.is_some() && self.store_id.as_ref() != Some(&mirror.store)
+    }
+
+    /// When the content expires: so many days after the success that answered the last edit.
+    pub fn expires(&self, request: &CacheRequest) -> Option<Timestamp> {
+        let ready = self.ready_at.as_ref().filter(|_| self.answered && !self.is_stale(request))?;
+        let hours = i64::from(request.retention_days?).saturating_mul(24);
+        Some(ready.0.checked_add(SignedDuration::from_hours(hours)).unwrap_or(Timestamp::MAX))
+    }
+
+    /// It never had content, for whatever inputs.
+    pub fn was_never_ready(&self) -> bool {
+        self.ready_at.is_none() && self.root.is_none()
+    }
+}
+
+fn number(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// The versions of secrets, as a short hash: tells that something changed and nothing else.
+pub fn versions<'a>(secrets: impl IntoIterator<Item = (&'a SecretName, &'a SecretState)>) -> String {
+    let words: Vec<String> = secrets.into_iter().map(|(name, state)| format!("{name} {state:?}")).collect();
+    if words.is_empty() {
+        String::new()
+    } else {
+        Digest::sha256(words.join("\n").as_bytes()).hex()[..16].to_owned()
+    }
+}

@@ -1,0 +1,497 @@
+//! What to do next: a pure function of the judged object, the facts, the settings and the time. The order of the
+//! checks in `Course::walk` is the documentation of a cache's life.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{
+    class::Class,
+    facts::{Facts, JobFact, SecretState},
+    judge::{CacheRequest, Judged, SecretName},
+    ledger::versions,
+    platform::Platform,
+    reference::{Reference, RegistryHost},
+    report::Outcome,
+    request::PullRequest,
+    retry::{self, after},
+    run::{self, RunState},
+    settings::{OnExpiry, Settings},
+    stage::{Stage, Standing},
+    status::Telling,
+    text,
+};
+use crate::api::{
+    ImageCacheStatus,
+    image_cache::{Ledger, Serve},
+};
+
+/// While a Job is at work its pull secrets are read again this often.
+const RENEWAL: Duration = Duration::from_mins(1);
+/// A running worker's log is read this often. Everything else about it comes from watches.
+const PROGRESS: Duration = Duration::from_secs(2);
+
+/// Carried out in this order: status (with the object's resourceVersion, and only if it differs), then the
+/// actions, then the events. If the status is refused, nothing else is done and the object is read again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub actions: Vec<Action>,
+    /// The whole wanted status.
+    pub status: ImageCacheStatus,
+    /// New ones only.
+    pub events: Vec<Event>,
+    pub again: Again,
+}
+
+/// Intents; `render` makes objects of them. Each may be repeated.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Make the request Secret, the credentials Secret and the Job of this run, in this order.
+    StartRun(Box<StartRun>),
+    /// Write the credentials Secret of the live Job again: the pull secrets changed.
+    RenewCredentials { run: u64, secrets: Vec<SecretName>, hosts: BTreeSet<RegistryHost> },
+    /// Remove both Secrets of the run, then its Job with its pod. The Job goes last: it is what is seen.
+    RemoveRun { run: u64, job: JobId },
+    /// Delete the ImageCache after a live read.
+    DeleteObject(DeleteObject),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct StartRun {
+    pub request: PullRequest,
+    pub secrets: Vec<SecretName>,
+    /// Only entries that match one of these reach the worker.
+    pub hosts: BTreeSet<RegistryHost>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobId {
+    pub name: String,
+    pub uid: String,
+    pub resource_version: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleteObject {
+    pub uid: String,
+    pub resource_version: String,
+    /// The API server's clock must have reached this.
+    pub not_before: Timestamp,
+    pub reason: String,
+}
+
+/// A Kubernetes event about the ImageCache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub warning: bool,
+    pub reason: String,
+    pub message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    After(Duration),
+    /// Nothing is due: the next change calls.
+    OnChange,
+}
+
+/// Whether the pull secrets must be read before `plan` is asked. Everything else in `facts` is there already.
+pub fn needs_secrets(judged: &Judged, facts: &Facts, settings: &Settings, now: Timestamp) -> bool {
+    let Ok(request) = &judged.request else { return false };
+    if request.secrets.is_empty() || judged.object.deleting {
+        return false;
+    }
+    let mut course = Course::new(judged, facts, settings, now);
+    course.walk();
+    course.asked_for_secrets
+}
+
+pub fn plan(judged: &Judged, facts: &Facts, settings: &Settings, now: Timestamp) -> Plan {
+    let unchanged =
+        || Plan { actions: vec![], status: facts.status.clone(), events: vec![], again: Again::OnChange };
+    if judged.object.deleting {
+        return unchanged();
+    }
+    let mut course = Course::new(judged, facts, settings, now);
+    let stage = match course.walk() {
+        Walked::At(stage) => stage,
+        Walked::Delete(delete, event) => {
+            // Asked again if the API server does not agree yet.
+            let again = Again::After(Duration::from_mins(1));
+            return Plan {
+                actions: vec![Action::DeleteObject(delete)],
+                events: vec![event],
+                again,
+                ..unchanged()
+            };
+        }
+    };
+    course.finish(stage)
+}
+
+enum Walked {
+    At(Stage),
+    Delete(DeleteObject, Event),
+}
+
+/// One pass over the facts.
+struct Course<'a> {
+    judged: &'a Judged,
+    facts: &'a Facts,
+    settings: &'a Settings,
+    now: Timestamp,
+    /// As it was read, and as it is to be written.
+    seen: Ledger,
+    ledger: Ledger,
+    actions: Vec<Action>,
+    outcome: Option<&'a Outcome>,
+    /// The pull secrets decide about this pass.
+    asked_for_secrets: bool,
+    soonest: Option<Timestamp>,
+}
+
+impl<'a> Course<'a> {
+    fn new(judged: &'a Judged, facts: &'a Facts, settings: &'a Settings, now: Timestamp) -> Self {
+        let seen = facts.status.ledger.clone().unwrap_or_default();
+        let ledger = seen.clone();
+        let (actions, outcome) = (Vec::new(), None);
+        Self {
+            judged,
+            facts,
+            settings,
+            now,
+            seen,
+            ledger,
+            actions,
+            outcome,
+            asked_for_secrets: false,
+            soonest: None,
+        }
+    }
+
+    /// Come back then, or earlier.
+    fn at(&mut self, then: Timestamp) {
+        self.soonest = Some(self.soonest.map_or(then, |soonest| soonest.min(then)));
+    }
+
+    fn within(&mut self, delay: Duration) {
+        self.at(after(self.now, delay));
+    }
+
+    fn walk(&mut self) -> Walked {
+        self.ledger.recover(self.facts.jobs.iter().map(|job| job.run).max().unwrap_or_default());
+        if self.facts.mirror.as_ref().is_some_and(|mirror| self.ledger.is_lost(mirror)) {
+            self.ledger.root = None;
+        }
+        let judged = self.judged;
+        let request = match &judged.request {
+            Ok(request) => request,
+            Err(invalid) => {
+                let all: Vec<String> = invalid.iter().map(ToString::to_string).collect();
+                self.remove_jobs(None);
+                self.ledger.abandon();
+                return Walked::At(Stage::Invalid(all.join("; ")));
+            }
+        };
+        let stale = self.ledger.is_stale(request);
+        let mut at_work = None;
+        if self.ledger.open && !stale {
+            at_work = self.collect(request);
+        }
+        if let Some(ended) = self.end_of_life(request) {
+            self.remove_jobs(None);
+            return ended;
+        }
+        let live = at_work.is_some().then_some(self.ledger.run);
+        self.remove_jobs(live);
+        if let Some(stage) = at_work {
+            // Tokens may live shorter than a pull: the worker reads its credentials again when it is denied.
+            let due = self.facts.secrets_read.map_or(self.now, |read| after(read, RENEWAL));
+            self.asked_for_secrets = due <= self.now;
+            if !request.secrets.is_empty() {
+                self.at(due.max(after(self.now, PROGRESS)));
+            }
+            self.renew_credentials(request);
+            self.ledger.secrets_missing = None;
+            return Walked::At(stage);
+        }
+        Walked::At(self.go_on(request, stale))
+    }
+
+    fn job(&self) -> Option<&'a JobFact> {
+        let run = u64::try_from(self.ledger.run).ok()?;
+        self.facts.jobs.iter().find(|job| job.run == run)
+    }
+
+    /// Looks after the Job of the open run; a stage if it is still at work.
+    fn collect(&mut self, request: &CacheRequest) -> Option<Stage> {
+        let job = self.job()?;
+        match run::look(job, self.settings, self.now) {
+            RunState::Going => {
+                self.within(Duration::from_secs(10));
+                Some(Stage::Preparing(None))
+            }
+            RunState::Preparing { detail, until } => {
+                self.at(until);
+                if job.pod.as_ref().is_some_and(|pod| pod.started.is_some()) {
+                    self.within(PROGRESS);
+                }
+                Some(Stage::Preparing(detail))
+            }
+            RunState::Pulling { percent, until } => {
+                self.at(until);
+                self.within(PROGRESS);
+                Some(Stage::Pulling { percent })
+            }
+            RunState::Refused(higher) => {
+                self.ledger.skip_to_after(higher);
+                None
+            }
+            RunState::Succeeded(root, outcome) => {
+                self.ledger.credit(root, outcome, self.facts.mirror.as_ref(), self.now);
+                self.outcome = Some(outcome);
+                None
+            }
+            RunState::Failed(failure, outcome) => {
+                let message = text::failed(&failure, outcome, request.dialect);
+                self.ledger.fail(&failure, &message, request, self.now);
+                self.outcome = outcome;
+                None
+            }
+        }
+    }
+
+    /// Expiry, and the end of what never worked.
+    fn end_of_life(&mut self, request: &CacheRequest) -> Option<Walked> {
+        let object = &self.judged.object;
+        if let Some(expires) = self.ledger.expires(request) {
+            if self.now < expires {
+                self.at(expires);
+                return None;
+            }
+            let by_default = if object.tracked { OnExpiry::Keep } else { OnExpiry::Delete };
+            return Some(match self.settings.on_expiry.unwrap_or(by_default) {
+                OnExpiry::Delete => {
+                    self.delete(expires, "Expired", format!("its retention ended at {expires}"))
+                }
+                OnExpiry::Keep => {
+                    self.ledger.root = None;
+                    self.ledger.open = false;
+                    self.ledger.failure = None;
+                    Walked::At(Stage::Expired)
+                }
+            });
+        }
+        let gone_at = self.gives_up(request)?;
+        if self.now < gone_at {
+            self.at(gone_at);
+            return None;
+        }
+        let hours = self.settings.delete_failed_after.unwrap_or_default().as_secs() / 3600;
+        Some(self.delete(gone_at, "Failed", format!("it failed for {hours} hours and never was ready")))
+    }
+
+    /// When an object that never was ready and fails for good is deleted.
+    fn gives_up(&self, request: &CacheRequest) -> Option<Timestamp> {
+        let failure = self.ledger.failure.as_ref().filter(|failure| failure.permanent)?;
+        let kept = self.judged.object.tracked || self.ledger.is_stale(request);
+        let limit = self.settings.delete_failed_after.filter(|_| !kept && self.ledger.was_never_ready())?;
+        Some(after(failure.first.0, limit))
+    }
+
+    fn delete(&self, not_before: Timestamp, reason: &str, why: String) -> Walked {
+        let object = &self.judged.object;
+        let delete = DeleteObject {
+            uid: object.uid.to_string(),
+            resource_version: object.resource_version.clone(),
+            not_before,
+            reason: why.clone(),
+        };
+        Walked::Delete(delete, Event { warning: false, reason: reason.to_owned(), message: why })
+    }
+
+    /// All Jobs but the live one: of older runs, of runs that are written down, and those nobody remembers.
+    fn remove_jobs(&mut self, live: Option<i64>) {
+        let live = live.and_then(|run| u64::try_from(run).ok());
+        let gone = self.facts.jobs.iter().filter(|job| !job.deleting && Some(job.run) != live);
+        self.actions.extend(gone.map(|job| Action::RemoveRun {
+            run: job.run,
+            job: JobId {
+                name: job.name.clone(),
+                uid: job.uid.clone(),
+                resource_version: job.resource_version.clone(),
+            },
+        }));
+    }
+
+    /// No Job is at work for what is asked: rest, wait, open a run, or start it.
+    fn go_on(&mut self, request: &CacheRequest, stale: bool) -> Stage {
+        let idle = !self.ledger.open && !stale;
+        let resized = idle && self.ledger.is_resized(request);
+        if resized {
+            // An edit that no other input shows.
+        } else if idle && let Some(failure) = self.ledger.failure.clone() {
+            let due = |full| retry::due(&failure, self.judged.object.uid.as_str(), full, self.settings);
+            let (early, due) = (due(false), due(self.facts.queue.is_full(self.settings)));
+            let by_secrets = matches!(retry::class(&failure), Class::Auth | Class::NotFound);
+            self.asked_for_secrets = by_secrets || due <= self.now;
+            let renewed = by_secrets
+                && matches!(self.secrets(request), Secrets::Found(versions) if versions != self.ledger.secrets);
+            if due > self.now && !renewed {
+                // By then the queue may have room.
+                self.at(if early > self.now { early } else { due });
+                if by_secrets && !request.secrets.is_empty() {
+                    self.within(Duration::from_mins(5));
+                }
+                return Stage::Waiting;
+            }
+        } else if idle && self.ledger.root.is_some() {
+            self.ledger.secrets_missing = None;
+            return Stage::Ready;
+        }
+        self.asked_for_secrets = true;
+        let versions = match self.secrets(request) {
+            Secrets::Found(versions) => versions,
+            Secrets::Unread => {
+                self.within(Duration::from_secs(5));
+                let waits = self.ledger.secrets_missing.is_some();
+                return if waits { Stage::SecretMissing(None) } else { Stage::Preparing(None) };
+            }
+            Secrets::Missing(why) => {
+                let since = self.ledger.secrets_missing.get_or_insert(Time(self.now)).0;
+                self.within(retry::secrets_again(since, self.now));
+                return Stage::SecretMissing(Some(why));
+            }
+        };
+        self.ledger.secrets_missing = None;
+        if !self.ledger.open || stale {
+            self.ledger.open(request, versions);
+            if resized {
+                self.ledger.failure = None;
+            }
+        } else {
+            self.ledger.secrets = versions;
+        }
+        self.start(request)
+    }
+
+    /// The open run has no Job. One is made when the run is written down, the Jobs before it are gone, and a slot
+    /// is free.
+    fn start(&mut self, request: &CacheRequest) -> Stage {
+        let hosts: BTreeSet<RegistryHost> = request.images.iter().map(Reference::host).cloned().collect();
+        if !self.facts.queue.admits(&hosts, self.settings) {
+            self.within(Duration::from_secs(15));
+            return Stage::Queued;
+        }
+        let written = self.seen.open && self.seen.run == self.ledger.run;
+        if !written {
+            self.within(Duration::ZERO);
+        } else if !self.facts.jobs.is_empty() {
+            self.within(Duration::from_secs(10));
+        } else {
+            let hosts = hosts.difference(&request.anonymous).cloned().collect();
+            let (request, secrets) = (self.pull_request(request), request.secrets.clone());
+            self.actions.push(Action::StartRun(Box::new(StartRun { request, secrets, hosts })));
+            self.within(Duration::from_secs(30));
+            return Stage::Preparing(self.facts.refused.clone());
+        }
+        Stage::Preparing(None)
+    }
+
+    fn pull_request(&self, request: &CacheRequest) -> PullRequest {
+        let object = &self.judged.object;
+        let platforms = self.platforms(request);
+        PullRequest {
+            cache: object.uid.clone(),
+            name: object.name.clone(),
+            run: u64::try_from(self.ledger.run).unwrap_or_default(),
+            inputs: PullRequest::inputs_hash(&request.images, &platforms, &request.access, request.reuse),
+            images: request.images.clone(),
+            platforms,
+            size_limit: Some(request.size_limit),
+            access: request.access.clone(),
+            reuse: request.reuse,
+            public_registries: self.settings.public_registries.clone(),
+            credentials_over_http: self.settings.credentials_over_http,
+            recheck: self.ledger.root.is_none() && self.ledger.answered,
+            serve_private: request.serve == Serve::Cluster,
+            attestations: false,
+            dialect: request.dialect,
+        }
+    }
+
+    /// What the object says, else what the operator says, else what the nodes are.
+    fn platforms(&self, request: &CacheRequest) -> Vec<Platform> {
+        let choices = [&request.platforms, &self.settings.platforms, &self.facts.node_platforms];
+        let first = choices.into_iter().find(|platforms| !platforms.is_empty());
+        first.cloned().unwrap_or_else(|| {
+            vec![Platform { os: "linux".to_owned(), architecture: "amd64".to_owned(), variant: None }]
+        })
+    }
+
+    fn renew_credentials(&mut self, request: &CacheRequest) {
+        let Secrets::Found(versions) = self.secrets(request) else { return };
+        if versions != self.ledger.secrets {
+            self.ledger.secrets = versions;
+            let hosts: BTreeSet<RegistryHost> = request.images.iter().map(Reference::host).cloned().collect();
+            self.actions.push(Action::RenewCredentials {
+                run: u64::try_from(self.ledger.run).unwrap_or_default(),
+                secrets: request.secrets.clone(),
+                hosts: hosts.difference(&request.anonymous).cloned().collect(),
+            });
+        }
+    }
+
+    fn secrets(&self, request: &CacheRequest) -> Secrets {
+        let seen: Vec<_> = request.secrets.iter().map(|name| (name, self.facts.secrets.get(name))).collect();
+        let missing: Vec<String> = seen
+            .iter()
+            .filter_map(|(name, state)| match state {
+                Some(SecretState::Missing) => Some(format!(
+                    "pull secret {name} does not exist: create it, or correct spec.imagePullSecrets"
+                )),
+                Some(SecretState::Forbidden) => Some(format!(
+                    "pull secret {name} may not be used: its owner has not granted it to this cache"
+                )),
+                Some(SecretState::Unusable(why)) => Some(format!("pull secret {name} cannot be used: {why}")),
+                Some(SecretState::Found { .. }) | None => None,
+            })
+            .collect();
+        if !missing.is_empty() {
+            return Secrets::Missing(missing.join("; "));
+        }
+        let read: Option<Vec<_>> = seen.into_iter().map(|(name, state)| state.map(|s| (name, s))).collect();
+        read.map_or(Secrets::Unread, |read| Secrets::Found(versions(read)))
+    }
+
+    fn finish(mut self, stage: Stage) -> Plan {
+        let failure = self.ledger.failure.clone();
+        let stalls_at = failure.as_ref().map(|failure| retry::stalls_at(failure, self.settings));
+        if let Some(at) = stalls_at.filter(|at| *at > self.now) {
+            self.at(at);
+        }
+        let standing = Standing {
+            content: self.ledger.root.is_some(),
+            lost: self.ledger.root.is_none() && self.ledger.answered,
+            failure: failure.as_ref().map(retry::class),
+            stalled: stalls_at.is_some_and(|at| at <= self.now),
+            stage,
+        };
+        let request = self.judged.request.as_ref().ok();
+        let expires = request.and_then(|r| self.ledger.expires(r).or_else(|| self.gives_up(r)));
+        let (judged, facts, now, outcome) = (self.judged, self.facts, self.now, self.outcome);
+        let telling = Telling { judged, facts, ledger: self.ledger, standing, outcome, expires, now };
+        let (status, events) = telling.status();
+        let wait = |then: Timestamp| Duration::try_from(then.duration_since(now)).unwrap_or_default();
+        let again = self.soonest.map_or(Again::OnChange, |then| Again::After(wait(then)));
+        Plan { actions: self.actions, status, events, again }
+    }
+}
+
+enum Secrets {
+    /// Read and usable; their versions.
+    Found(String),
+    Unread,
+    Missing(String),
+}

@@ -1,0 +1,65 @@
+//! The operator's settings that decisions read, checked where they are parsed.
+
+use std::time::Duration;
+
+use super::{platform::Platform, reference::RegistryHost};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// GiB a cache may hold when neither spec nor annotation says.
+    pub default_size_gib: u32,
+    /// What an unset `imc-enable-reuse` means.
+    pub reuse_default: bool,
+    /// Pulled when the object names none; empty means those of the nodes.
+    pub platforms: Vec<Platform>,
+    /// Registries whose anonymous answers prove that an image is public.
+    pub public_registries: Vec<RegistryHost>,
+    /// Whether a credential may go to a registry that is listed as plain HTTP by name.
+    pub credentials_over_http: bool,
+    /// Pull Jobs at once, in all and for one upstream host.
+    pub max_jobs: u32,
+    pub max_jobs_per_host: u32,
+    /// A Job whose bytes do not move for this long is ended.
+    pub no_progress: Duration,
+    /// A Job whose pod does not start for this long is ended.
+    pub pending: Duration,
+    /// Transient failures are retried this often at the slowest, permanent ones that often.
+    pub retry_transient: Duration,
+    pub retry_permanent: Duration,
+    /// A streak of transient failures that lasts this long counts as a permanent one.
+    pub stalled_after: Duration,
+    /// What happens at expiry. Unset: delete, but keep what a GitOps tool would make again.
+    pub on_expiry: Option<OnExpiry>,
+    /// Objects that never were ready and fail for good are deleted after this long. Unset: never.
+    pub delete_failed_after: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnExpiry {
+    Delete,
+    Keep,
+}
+
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            default_size_gib: 20,
+            reuse_default: true,
+            platforms: Vec::new(),
+            public_registries: Vec::new(),
+            credentials_over_http: true,
+            max_jobs: 4,
+            max_jobs_per_host: 3,
+            no_progress: MINUTE * 10,
+            pending: MINUTE * 10,
+            retry_transient: MINUTE * 10,
+            retry_permanent: HOUR,
+            stalled_after: MINUTE * 30,
+            on_expiry: None,
+            delete_failed_after: Some(HOUR * 24),
+        }
+    }
+}
