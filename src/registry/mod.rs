@@ -1,1 +1,32 @@
-//! See the map in `lib.rs`.
+//! The client of upstream registries: resolve a name, read manifests, stream blobs. Our own on hyper and rustls:
+//! the rules below need control of every request. Sources: OCI distribution-spec; what containerd, skopeo and the
+//! kubelet do where it is silent.
+//!
+//! From the outside in: [`Client`] says what can be asked; [`blob`] streams and resumes; `exchange` finds the
+//! right credential and follows redirects; `auth` talks to token services; `transport` sends one request within
+//! limits; `connect` and `tls` open connections. Pure parts: [`manifest`], `challenge`, `realm`, `range`,
+//! `address`, `answer`.
+
+mod address;
+mod answer;
+mod auth;
+pub mod blob;
+mod challenge;
+pub mod client;
+mod connect;
+mod exchange;
+mod keyring;
+pub mod limits;
+pub mod manifest;
+mod platform;
+mod range;
+mod realm;
+mod retry;
+mod tls;
+mod transport;
+
+pub use blob::Blob;
+pub use client::{Client, Config, Publicity, RawManifest, Resolved};
+pub use keyring::CredentialSource;
+pub use limits::Limits;
+pub use platform::choose;
