@@ -1,1 +1,493 @@
-//! See the map in `lib.rs`.
+//! The worker: a request in, the store filled, progress out. The order of the steps is the protocol of
+//! `docs/store.md`, "Pull".
+
+mod commit;
+mod download;
+mod fetch;
+pub mod meter;
+mod permission;
+mod plan;
+mod preflight;
+mod queue;
+mod resolve;
+pub mod worker;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::{StreamExt as _, future::join_all, stream};
+use jiff::Timestamp;
+use tokio::{
+    task::block_in_place,
+    time::{Instant, timeout},
+};
+
+use fetch::{Fetcher, Job};
+use meter::Meter;
+use permission::Holdings;
+use queue::{Next, Queue};
+use resolve::Resolved;
+
+use crate::{
+    model::{
+        class::Class,
+        digest::Digest,
+        failure::Failure,
+        reference::{Reference, RegistryHost},
+        report::{ImageOutcome, Outcome},
+        request::{Access, PullRequest},
+        root::{Entry, ROOT_FORMAT, Root, RootImage},
+    },
+    registry::{Client, Config, CredentialSource},
+    store::{self, Lease, Store, StoreError},
+};
+
+/// Images resolved, and small documents put into the store, at one time.
+const AT_ONCE: usize = 16;
+/// How long a blob that another pull is fetching is put aside.
+const ASIDE: Duration = Duration::from_millis(100);
+/// How often the closure is looked at again after the root; what a collector took meanwhile is fetched again.
+const LAST_LOOKS: usize = 5;
+/// How often a lease says that its owner lives.
+const TOUCH: Duration = Duration::from_mins(1);
+
+/// A pull, ready to run.
+pub struct Pull {
+    pub request: PullRequest,
+    pub store: Store,
+    pub client: Client,
+    /// Hash of the credentials at hand, and never a credential.
+    pub credentials: String,
+    /// Ask upstream what tags mean, even if this very request was answered before.
+    pub resolve_again: bool,
+    pub meter: Arc<Meter>,
+    pub now: Timestamp,
+}
+
+/// Why a run ended early: of itself, or of images by their index.
+enum Ended {
+    Run(Failure),
+    HigherRun(u64, Failure),
+    Images(BTreeMap<usize, Failure>),
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Self::Run(failure)
+    }
+}
+
+impl From<StoreError> for Ended {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::HigherRun { higher: run, .. } | StoreError::RunTaken { run, .. } => {
+                Self::HigherRun(run, error.into())
+            }
+            error => Self::Run(error.into()),
+        }
+    }
+}
+
+impl Pull {
+    /// Runs to the end. Failures are part of the outcome: the caller reports them.
+    pub async fn run(self) -> Outcome {
+        let mut outcome = Outcome {
+            run: self.request.run,
+            store: self.store.id().to_owned(),
+            root: None,
+            size: 0,
+            images: self.request.images.iter().map(untouched).collect(),
+            failure: None,
+            higher_run: None,
+            notices: Vec::new(),
+        };
+        match self.steps(&mut outcome).await {
+            Ok(root) => outcome.root = Some(root),
+            Err(Ended::Run(failure)) => outcome.failure = Some(failure),
+            Err(Ended::HigherRun(run, failure)) => {
+                outcome.higher_run = Some(run);
+                outcome.failure = Some(failure);
+            }
+            Err(Ended::Images(failures)) => {
+                for (index, failure) in failures {
+                    if let Some(image) = outcome.images.get_mut(index) {
+                        image.failure = Some(named(failure, &image.reference));
+                    }
+                }
+                // The first image that failed decides.
+                outcome.failure = outcome.images.iter().find_map(|image| image.failure.clone());
+            }
+        }
+        outcome.notices = self.client.notices();
+        outcome
+    }
+
+    async fn steps(&self, outcome: &mut Outcome) -> Result<Digest, Ended> {
+        let request = &self.request;
+        let lease = Arc::new(block_in_place(|| {
+            self.store.lease(&request.cache, &format!("{} run {}", request.name, request.run))
+        })?);
+        let listed = block_in_place(|| self.store.roots())?;
+        let roots: Vec<Root> =
+            listed.into_iter().filter_map(|listed| listed.root.ok()).map(|stored| stored.root).collect();
+
+        let wrong = self.wrong(&roots, &lease)?;
+        let before = if wrong.is_empty() { self.answered_before(&roots, &lease)? } else { None };
+        let done = before.iter().flat_map(|images| sizes(images)).map(|(digest, _)| digest).collect();
+        let mut holdings =
+            Holdings::new(request, &self.credentials, &roots, lease.fetched_before(), self.now);
+        let (images, documents) = match before {
+            Some(images) => (images, BTreeMap::new()),
+            None => self.resolve_all(&lease, &holdings).await?,
+        };
+        holdings.add_public(&images);
+        let fetcher = Fetcher {
+            store: self.store.clone(),
+            client: self.client.clone(),
+            lease: lease.clone(),
+            holdings,
+            documents,
+            images,
+            reuse: request.reuse,
+            wrong,
+            done: Mutex::new(done),
+            cache: request.cache.clone(),
+            commits: commit::Commits::default(),
+            blocks: Mutex::default(),
+            no_ranges: Mutex::default(),
+        };
+        self.preflight(&fetcher, &lease)?;
+        let filled = {
+            let filling = self.fill(&fetcher);
+            tokio::pin!(filling);
+            loop {
+                tokio::select! {
+                    filled = &mut filling => break filled,
+                    () = tokio::time::sleep(TOUCH) => {
+                        let all = self.meter.progress().all;
+                        block_in_place(|| lease.set_to_fetch(all.total - all.done))?;
+                    }
+                }
+            }
+        };
+        self.account(outcome, &fetcher.images);
+        let root = filled?;
+        let held: Vec<Digest> = sizes(&fetcher.images).into_iter().map(|(digest, _)| digest).collect();
+        drop(fetcher);
+        // Nobody else holds it: released here, before success is reported.
+        if let Some(lease) = Arc::into_inner(lease) {
+            block_in_place(|| lease.release())?;
+        }
+        block_in_place(|| {
+            self.store.tidy(&held)?;
+            self.store.rewrite_index()
+        })?;
+        Ok(root)
+    }
+
+    /// When content was lost: what this cache held and the store still has, but with wrong bytes.
+    fn wrong(&self, roots: &[Root], lease: &Lease) -> Result<BTreeSet<Digest>, Ended> {
+        let mut wrong = BTreeSet::new();
+        if !self.request.recheck {
+            return Ok(wrong);
+        }
+        block_in_place(|| {
+            for root in roots.iter().filter(|root| root.cache == self.request.cache) {
+                let held = sizes(&root.images);
+                lease.add(&held)?;
+                for (digest, size) in held {
+                    let Some(file) = self.store.look(&digest, size)? else { continue };
+                    if !store::is_right(&file, &digest, &|_| {}).unwrap_or(false) {
+                        wrong.insert(digest);
+                    }
+                }
+            }
+            Ok(wrong)
+        })
+    }
+
+    /// The same request with the same credentials has a complete root: no request needs to go out.
+    fn answered_before(&self, roots: &[Root], lease: &Lease) -> Result<Option<Vec<RootImage>>, Ended> {
+        let request = &self.request;
+        let same = |root: &&Root| {
+            root.cache == request.cache
+                && root.inputs == request.inputs
+                && root.credentials == self.credentials
+        };
+        let Some(root) =
+            roots.iter().filter(same).max_by_key(|root| root.run).filter(|_| !self.resolve_again)
+        else {
+            return Ok(None);
+        };
+        block_in_place(|| {
+            lease.add(&sizes(&root.images))?;
+            for (digest, size) in sizes(&root.images) {
+                if self.store.look(&digest, size)?.is_none() {
+                    return Ok(None);
+                }
+            }
+            for (index, image) in root.images.iter().enumerate() {
+                self.meter.image(index, &image.closure);
+                for entry in &image.closure {
+                    self.meter.gauge(&entry.digest, entry.size).reuse();
+                }
+            }
+            Ok(Some(root.images.clone()))
+        })
+    }
+
+    /// Every image, in parallel. All that fail are told at once, before a byte of a layer moves.
+    async fn resolve_all(
+        &self,
+        lease: &Lease,
+        holdings: &Holdings,
+    ) -> Result<(Vec<RootImage>, BTreeMap<Digest, bytes::Bytes>), Ended> {
+        let walker = resolve::Resolver {
+            client: &self.client,
+            request: &self.request,
+            store: &self.store,
+            holdings,
+            now: self.now,
+        };
+        let walker = &walker;
+        let resolving = self.request.images.iter().enumerate().map(|(index, reference)| async move {
+            let resolved = resolve::resolve(walker, reference).await;
+            if let Ok(resolved) = &resolved {
+                self.meter.image(index, &resolved.image.closure);
+            }
+            resolved
+        });
+        let resolved: Vec<Result<Resolved, Failure>> =
+            stream::iter(resolving).buffered(AT_ONCE).collect().await;
+        let (mut images, mut documents, mut failures) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        for (index, resolved) in resolved.into_iter().enumerate() {
+            match resolved {
+                Ok(resolved) => {
+                    images.push(resolved.image);
+                    documents.extend(resolved.documents);
+                }
+                Err(failure) => {
+                    failures.insert(index, failure);
+                }
+            }
+        }
+        if !failures.is_empty() {
+            return Err(Ended::Images(failures));
+        }
+        if let Some((index, digest)) = plan::contradiction(&images) {
+            let failure = Failure::new(
+                Class::BadContent,
+                format!("its manifest gives {digest} another size than another image's does"),
+            );
+            return Err(Ended::Images(BTreeMap::from([(index, failure)])));
+        }
+        block_in_place(|| lease.add(&sizes(&images)))?;
+        Ok((images, documents))
+    }
+
+    fn preflight(&self, fetcher: &Fetcher, lease: &Lease) -> Result<(), Ended> {
+        block_in_place(|| {
+            let mut missing = 0;
+            for (digest, size) in sizes(&fetcher.images) {
+                if self.store.look(&digest, size)?.is_none() {
+                    missing += size;
+                }
+            }
+            lease.set_to_fetch(missing)?;
+            let space = preflight::Space {
+                logical: sizes(&fetcher.images).iter().map(|(_, size)| size).sum(),
+                missing,
+                limit: self.request.size_limit,
+                free: self.store.space()?.free,
+                reserved: lease.reserved_by_others()?,
+            };
+            preflight::check(space, &fetcher.images)?;
+            Ok(())
+        })
+    }
+
+    /// Blobs, then the root, then the last look that makes the root true.
+    async fn fill(&self, fetcher: &Fetcher) -> Result<Digest, Ended> {
+        self.fetch_all(fetcher).await?;
+        block_in_place(|| self.store.sync_blobs())?;
+        let mut left = self.missing(fetcher)?;
+        if !left.is_empty() {
+            self.fetch_all(fetcher).await?;
+            block_in_place(|| self.store.sync_blobs())?;
+        }
+        let root = Root {
+            format: ROOT_FORMAT,
+            cache: self.request.cache.clone(),
+            name: self.request.name.clone(),
+            run: self.request.run,
+            inputs: self.request.inputs.clone(),
+            credentials: self.credentials.clone(),
+            store: self.store.id().to_owned(),
+            serve_private: self.request.serve_private,
+            images: fetcher.images.clone(),
+        };
+        let digest = block_in_place(|| self.store.link_root(&root))?;
+        for _ in 0..LAST_LOOKS {
+            left = self.missing(fetcher)?;
+            if left.is_empty() {
+                block_in_place(|| self.store.sync_blobs())?;
+                return Ok(digest);
+            }
+            self.fetch_all(fetcher).await?;
+        }
+        let names: Vec<String> = left.iter().take(3).map(ToString::to_string).collect();
+        Err(Failure::new(
+            Class::Unknown,
+            format!("content goes missing from the store while it is filled: {}", names.join(", ")),
+        )
+        .into())
+    }
+
+    fn missing(&self, fetcher: &Fetcher) -> Result<Vec<Digest>, StoreError> {
+        block_in_place(|| {
+            let mut missing = Vec::new();
+            for (digest, size) in sizes(&fetcher.images) {
+                if self.store.look(&digest, size)?.is_none() {
+                    missing.push(digest);
+                }
+            }
+            Ok(missing)
+        })
+    }
+
+    /// Small documents, and beside them the blobs, the largest first. After a failure nothing new is started; what
+    /// runs finishes, so that the next try has less to do.
+    async fn fetch_all(&self, fetcher: &Fetcher) -> Result<(), Ended> {
+        let blobs = plan::blobs(&fetcher.images);
+        let limits = self.client.limits();
+        let hosts: Vec<RegistryHost> = blobs
+            .iter()
+            .filter_map(|blob| blob.images.first().and_then(|index| fetcher.images.get(*index)))
+            .map(|image| image.reference.host().clone())
+            .collect();
+        let queue = Queue::new(hosts.clone(), limits.connections_per_host, limits.connections);
+        let jobs: Vec<Job<'_>> = blobs
+            .iter()
+            .zip(&hosts)
+            .enumerate()
+            .map(|(index, (blob, host))| {
+                let gauge = self.meter.gauge(&blob.digest, blob.size);
+                Job { index, blob, host, gauge, queue: &queue, watch: Mutex::default() }
+            })
+            .collect();
+        let failures = Mutex::new(BTreeMap::new());
+        let failed = |index: usize, failure: Failure| {
+            failures.lock().unwrap_or_else(PoisonError::into_inner).entry(index).or_insert(failure);
+        };
+        // Twice as many as connections: what is received is written and synced while others receive.
+        let movers = (0..limits.connections.max(1) * 2).map(|_| mover(fetcher, &queue, &jobs, &failed));
+        tokio::join!(self.documents(fetcher, &failed), join_all(movers));
+        let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if failures.is_empty() { Ok(()) } else { Err(Ended::Images(failures)) }
+    }
+
+    async fn documents(&self, fetcher: &Fetcher, failed: &impl Fn(usize, Failure)) {
+        let images = fetcher.images.iter().enumerate();
+        let entries = images.flat_map(|(index, image)| image.closure.iter().map(move |e| (index, image, e)));
+        let mut seen = BTreeSet::new();
+        let documents = entries.filter(|(_, _, e)| fetch::is_document(e.kind) && seen.insert(&e.digest));
+        stream::iter(documents)
+            .for_each_concurrent(AT_ONCE, |(index, image, entry)| async move {
+                let gauge = self.meter.gauge(&entry.digest, entry.size);
+                if let Err(failure) = fetcher.document(image, entry, &gauge).await {
+                    failed(index, failure);
+                }
+            })
+            .await;
+    }
+
+    /// What moved, for whom: the first image that holds a blob pulled it, for the others it was there.
+    fn account(&self, outcome: &mut Outcome, images: &[RootImage]) {
+        let moved_by = plan::moved_by(images);
+        for (index, (image, told)) in images.iter().zip(&mut outcome.images).enumerate() {
+            told.digest = Some(image.digest.clone());
+            told.public = image.public.is_some();
+            told.size = image.closure.iter().map(|entry| entry.size).sum();
+            let pulled = |entry: &&Entry| {
+                moved_by.get(&entry.digest) == Some(&index)
+                    && !self.meter.gauge(&entry.digest, entry.size).was_reused()
+            };
+            told.pulled = image.closure.iter().filter(pulled).map(|entry| entry.size).sum();
+            told.reused = told.size - told.pulled;
+        }
+        outcome.size = sizes(images).iter().map(|(_, size)| size).sum();
+    }
+}
+
+/// Moves what is next, until nothing is left. The queue says whether there is a connection for it.
+async fn mover(fetcher: &Fetcher, queue: &Queue, jobs: &[Job<'_>], failed: &impl Fn(usize, Failure)) {
+    loop {
+        let changed = queue.changed.notified();
+        match queue.next(Instant::now()) {
+            Next::Begin(index) => match fetcher.obtain(&jobs[index]).await {
+                Ok(fetch::Ended::Aside) => queue.put_aside(index, Instant::now() + ASIDE),
+                Ok(fetch::Ended::Done) => {
+                    queue.free(index);
+                    queue.done(index, false);
+                }
+                Err(failure) => {
+                    failed(jobs[index].blob.images.first().copied().unwrap_or_default(), failure);
+                    queue.free(index);
+                    queue.done(index, true);
+                }
+            },
+            Next::Help(index, download) => {
+                fetcher.help(&jobs[index], &download).await;
+                queue.free(index);
+            }
+            Next::Wait(pause) => drop(timeout(pause, changed).await),
+            Next::End => return,
+        }
+    }
+}
+
+/// The registry client's settings for a request.
+pub fn client_config(
+    request: &PullRequest,
+    credentials: CredentialSource,
+    auth_realms: Vec<(RegistryHost, String)>,
+) -> Config {
+    Config {
+        access: request
+            .access
+            .iter()
+            .map(|(h, a)| (h.clone(), Access { overridden: request.overridden(h), ..*a }))
+            .collect(),
+        credentials,
+        credentials_over_http: request.credentials_over_http,
+        auth_realms,
+        public_registries: request.public_registries.clone(),
+        ..Config::default()
+    }
+}
+
+/// A failure of an image names the image, once.
+fn named(failure: Failure, reference: &Reference) -> Failure {
+    if failure.message.starts_with(&reference.to_string()) { failure } else { failure.of(reference) }
+}
+
+fn untouched(reference: &Reference) -> ImageOutcome {
+    ImageOutcome {
+        reference: reference.clone(),
+        digest: None,
+        size: 0,
+        pulled: 0,
+        reused: 0,
+        public: false,
+        failure: None,
+    }
+}
+
+/// Every digest once, with its size.
+fn sizes(images: &[RootImage]) -> Vec<(Digest, u64)> {
+    let entries = images.iter().flat_map(|image| &image.closure);
+    entries.map(|entry| (entry.digest.clone(), entry.size)).collect::<BTreeMap<_, _>>().into_iter().collect()
+}
