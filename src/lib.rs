@@ -21,6 +21,8 @@
 pub mod api;
 pub mod cluster;
 pub mod controller;
+pub mod export;
+pub mod gc;
 pub mod local;
 pub mod mirror;
 pub mod model;
