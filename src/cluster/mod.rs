@@ -1,1 +1,91 @@
-//! See the map in `lib.rs`.
+//! What we read and write in the cluster: facts in, actions out. The only user of the API server besides
+//! `controller`, and the place of every time-out and precondition.
+//!
+//! | file | answers for |
+//! |---|---|
+//! | [`error`] | what the API server's answers mean; the time-out of every call |
+//! | [`fence`] | whether this process may write now |
+//! | [`observe`] | Kubernetes objects to facts (pure) |
+//! | [`gather`] | all facts of one cache |
+//! | [`slots`] | the pull Jobs of all caches, those just started included |
+//! | [`logs`] | progress and outcome of workers |
+//! | [`mirror`] | the mirror's report |
+//! | [`secrets`] | pull secrets: by name, only when needed |
+//! | [`apply`] | a plan's actions |
+//! | [`remove`] | deletions, each with its preconditions |
+//! | [`status`], [`events`] | what users see |
+
+use std::sync::Arc;
+
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{Node, Pod, Secret},
+};
+use kube::{
+    Api, Client,
+    core::{DeserializeGuard, PartialObjectMeta},
+    runtime::reflector::Store,
+};
+
+use crate::{api::ImageCache, render::Worker};
+
+pub mod apply;
+pub mod error;
+pub mod events;
+pub mod fence;
+pub mod gather;
+pub mod logs;
+pub mod mirror;
+pub mod observe;
+pub mod remove;
+pub mod secrets;
+pub mod slots;
+pub mod status;
+
+pub use error::{Error, Why};
+
+/// An `ImageCache` as it is stored: one that cannot be read keeps nobody else from being served.
+pub type Guarded = DeserializeGuard<ImageCache>;
+
+/// What the watches keep up to date. Secrets are not among it, on purpose.
+#[derive(Clone)]
+pub struct Stores {
+    pub caches: Store<Guarded>,
+    pub jobs: Store<Job>,
+    pub pods: Store<Pod>,
+    pub nodes: Store<PartialObjectMeta<Node>>,
+}
+
+/// The cluster as one leader sees it and changes it.
+#[derive(Clone)]
+pub struct Cluster {
+    pub client: Client,
+    pub stores: Stores,
+    pub worker: Arc<Worker>,
+    pub fence: fence::Fence,
+    pub slots: Arc<slots::Slots>,
+    pub logs: Arc<logs::Logs>,
+    pub secret_reads: Arc<secrets::Reads>,
+    pub mirror: Arc<mirror::Mirror>,
+    /// The name of this process in events.
+    pub identity: Arc<str>,
+}
+
+impl Cluster {
+    pub fn caches(&self) -> Api<ImageCache> {
+        Api::all(self.client.clone())
+    }
+
+    fn jobs(&self) -> Api<Job> {
+        Api::namespaced(self.client.clone(), &self.worker.namespace)
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &self.worker.namespace)
+    }
+
+    /// The Secrets of pull Jobs.
+    fn own_secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), &self.worker.namespace)
+    }
+}

@@ -1,1 +1,175 @@
-//! See the map in `lib.rs`.
+//! The operator: watches, and for each object gather, judge, plan, apply, report. One replica leads; the others keep
+//! their caches warm and take over within seconds. A process that is told to stop is done within two.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use kube::Client;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use url::Url;
+
+use crate::{
+    cluster::{Cluster, fence::Fence, mirror::Mirror},
+    model::{reference::RegistryHost, settings::Settings},
+    ops::{http, metrics::Metrics},
+    render,
+};
+
+pub mod health;
+pub mod leader;
+pub mod reconcile;
+pub mod startup;
+pub mod watches;
+pub mod work;
+
+pub use startup::Error;
+
+/// What the command line says, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub settings: Settings,
+    /// Where `/livez`, `/readyz` and `/metrics` are served.
+    pub listen: SocketAddr,
+    /// The namespace of this pod, of pull Jobs and of their Secrets.
+    pub namespace: String,
+    /// This pod's name, inside a cluster.
+    pub pod_name: Option<String>,
+    /// The image of pull pods, instead of this pod's own.
+    pub worker_image: Option<String>,
+    pub worker_resources: ResourceRequirements,
+    pub store_claim: String,
+    /// The store's volume can be mounted on one node only (`ReadWriteOnce`).
+    pub one_node: bool,
+    /// The base URL of the mirror.
+    pub mirror: Option<Url>,
+    pub auth_realms: Vec<(RegistryHost, String)>,
+    /// Work on a definition that is not ours.
+    pub take_over: bool,
+}
+
+impl Config {
+    pub fn new(namespace: impl Into<String>, listen: SocketAddr) -> Self {
+        Self {
+            settings: Settings::default(),
+            listen,
+            namespace: namespace.into(),
+            pod_name: None,
+            worker_image: None,
+            worker_resources: render::default_resources(),
+            store_claim: "imagecache-store".to_owned(),
+            one_node: true,
+            mirror: None,
+            auth_realms: Vec::new(),
+            take_over: false,
+        }
+    }
+}
+
+/// Runs until told to stop, in a cluster or with the current kubeconfig.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
+    let cluster = kube::Config::infer().await.map_err(|e| Error::NoCluster(e.to_string()))?;
+    let client = startup::client(cluster, watches::SILENCE)?;
+    let listener =
+        TcpListener::bind(config.listen).await.map_err(|error| Error::Listen(config.listen, error))?;
+    Box::pin(run_with(config, client, listener, stop)).await
+}
+
+/// As [`run`], with a client and a listener that are there already.
+pub async fn run_with(
+    config: Config,
+    client: Client,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    startup::check_definition(&client, config.take_over).await?;
+    let worker = startup::worker(&client, &config).await?;
+    tracing::info!(namespace = config.namespace, image = worker.image, "starting");
+
+    let identity: Arc<str> = identity(config.pod_name.as_deref()).into();
+    let watches = watches::Watches::default();
+    let (fence, bell) = (Fence::default(), watches::Bell::default());
+    let (health, metrics) = (Arc::<health::Health>::default(), Arc::<Metrics>::default());
+    let cluster = Cluster {
+        client: client.clone(),
+        stores: watches.stores.clone(),
+        worker: Arc::new(worker),
+        fence: fence.clone(),
+        slots: Arc::default(),
+        logs: Arc::default(),
+        secret_reads: Arc::default(),
+        mirror: Arc::new(Mirror::new(config.mirror)),
+        identity: Arc::clone(&identity),
+    };
+    let (tasks, ending) = (TaskTracker::new(), CancellationToken::new());
+    watches.start(&cluster, &bell, &health, &metrics, &tasks, &ending);
+    let report = health::Report {
+        health: Arc::clone(&health),
+        stores: cluster.stores.clone(),
+        fence: fence.clone(),
+        metrics: Arc::clone(&metrics),
+    };
+    tasks.spawn(http::serve(listener, Arc::new(report), ending.clone()));
+
+    let mut elector = leader::Elector::new(client, &config.namespace, identity, fence.clone());
+    let context = Arc::new(reconcile::Context::new(cluster, config.settings, metrics));
+    let standing_down = CancellationToken::new();
+    let terms = async {
+        serve_terms(&context, &bell, &health, &fence, &stop).await;
+        standing_down.cancel();
+    };
+    tokio::join!(terms, elector.run(&health, &standing_down));
+    // Nothing is written any more: others may go on.
+    elector.resign().await;
+    ending.cancel();
+    tasks.close();
+    // A probe's connection may linger.
+    drop(tokio::time::timeout(Duration::from_millis(200), tasks.wait()).await);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Leads whenever this process may, until told to stop.
+async fn serve_terms(
+    context: &Arc<reconcile::Context>,
+    bell: &watches::Bell,
+    health: &health::Health,
+    fence: &Fence,
+    stop: &CancellationToken,
+) {
+    let stores = &context.cluster.stores;
+    let filled = async {
+        // Their writers live as long as the watches.
+        let _ = futures::join!(
+            stores.caches.wait_until_ready(),
+            stores.jobs.wait_until_ready(),
+            stores.pods.wait_until_ready(),
+            stores.nodes.wait_until_ready(),
+        );
+    };
+    tokio::select! {
+        () = filled => {}
+        () = stop.cancelled() => return,
+    }
+    loop {
+        tokio::select! {
+            () = fence.opened() => {}
+            () = stop.cancelled() => return,
+        }
+        let ended = async {
+            tokio::select! {
+                () = fence.closed() => tracing::warn!("the lease is lost"),
+                () = stop.cancelled() => {}
+            }
+        };
+        work::lead(context, bell, health, ended).await;
+        if stop.is_cancelled() {
+            return;
+        }
+    }
+}
+
+/// A new one for each process: a restarted container is not its predecessor.
+fn identity(pod: Option<&str>) -> String {
+    format!("{}-{:08x}", pod.unwrap_or("imagecache"), rand::random::<u32>())
+}

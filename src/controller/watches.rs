@@ -1,0 +1,246 @@
+//! The watches, and whom each change calls. They run on the standby, too. Only a leader listens to the calls.
+//! Owners are cluster-scoped and children are not, so callers are named by hand: `owns` would make two different
+//! keys of one object, and two reconciles of it at once.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Debug,
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::{StreamExt as _, channel::mpsc, pin_mut};
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{Node, Pod},
+};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    core::PartialObjectMeta,
+    runtime::{
+        WatchStreamExt as _,
+        reflector::{ObjectRef, Store, store::Writer},
+        watcher::{self, Event},
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::health::Health;
+use crate::{
+    api::keys,
+    cluster::{Cluster, Guarded, Stores, observe, slots},
+    model::platform::Platform,
+    ops::metrics::Metrics,
+};
+
+/// A watch that says nothing for five seconds more is taken for dead.
+const WATCH_SECONDS: u32 = 55;
+/// No connection to the API server is silent for longer, else it is dead. Lists and the begin of a watch have no
+/// other time-out.
+pub const SILENCE: Duration = Duration::from_secs(70);
+const TICK: Duration = Duration::from_secs(15);
+/// Caches called when a slot becomes free; the others come back by themselves.
+const CALLED_FOR_A_SLOT: usize = 50;
+
+/// Calls for reconciles: heard while somebody leads.
+#[derive(Clone, Default)]
+pub struct Bell(Arc<Mutex<Option<mpsc::UnboundedSender<ObjectRef<Guarded>>>>>);
+
+impl Bell {
+    /// From now on calls go to this receiver.
+    pub fn listen(&self) -> mpsc::UnboundedReceiver<ObjectRef<Guarded>> {
+        let (sender, receiver) = mpsc::unbounded();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        receiver
+    }
+
+    pub fn call(&self, name: &str) {
+        let mut sender = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if sender.as_ref().is_some_and(|s| s.unbounded_send(ObjectRef::new(name)).is_err()) {
+            *sender = None;
+        }
+    }
+
+    pub fn call_all(&self, caches: &Store<Guarded>) {
+        for cache in caches.state() {
+            self.call(&cache.name_any());
+        }
+    }
+}
+
+/// The stores with their writers, before the watches run.
+pub struct Watches {
+    pub stores: Stores,
+    caches: Writer<Guarded>,
+    jobs: Writer<Job>,
+    pods: Writer<Pod>,
+    nodes: Writer<PartialObjectMeta<Node>>,
+}
+
+impl Default for Watches {
+    fn default() -> Self {
+        let (caches, jobs, pods, nodes) =
+            (Writer::default(), Writer::default(), Writer::default(), Writer::default());
+        let stores = Stores {
+            caches: caches.as_reader(),
+            jobs: jobs.as_reader(),
+            pods: pods.as_reader(),
+            nodes: nodes.as_reader(),
+        };
+        Self { stores, caches, jobs, pods, nodes }
+    }
+}
+
+/// What all watches share.
+#[derive(Clone)]
+struct Shared {
+    bell: Bell,
+    cluster: Cluster,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+}
+
+impl Watches {
+    pub fn start(
+        self,
+        cluster: &Cluster,
+        bell: &Bell,
+        health: &Arc<Health>,
+        metrics: &Arc<Metrics>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) {
+        let Self { stores: _, caches, jobs, pods, nodes } = self;
+        let shared = Shared {
+            bell: bell.clone(),
+            cluster: cluster.clone(),
+            health: Arc::clone(health),
+            metrics: Arc::clone(metrics),
+            stop: stop.clone(),
+        };
+        let client = &cluster.client;
+        let namespace = &cluster.worker.namespace;
+        let ours = || config().labels(keys::CACHE_UID_LABEL);
+        tasks.spawn(shared.clone().follow(
+            "imagecaches",
+            Api::all(client.clone()),
+            config(),
+            caches,
+            on_cache,
+        ));
+        let in_namespace = |client: &Client| Api::namespaced(client.clone(), namespace);
+        tasks.spawn(shared.clone().follow("jobs", in_namespace(client), ours(), jobs, on_job));
+        let pod_api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+        tasks.spawn(shared.clone().follow("pods", pod_api, ours(), pods, on_pod));
+        let known: Mutex<Vec<Platform>> = Mutex::default();
+        let on_node = move |shared: &Shared, event: &Event<PartialObjectMeta<Node>>| {
+            on_node(shared, event, &known);
+        };
+        tasks.spawn(shared.follow("nodes", Api::all(client.clone()), config(), nodes, on_node));
+    }
+}
+
+fn config() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
+}
+
+impl Shared {
+    async fn follow<K>(
+        self,
+        kind: &'static str,
+        api: Api<K>,
+        config: watcher::Config,
+        writer: Writer<K>,
+        on: impl Fn(&Self, &Event<K>),
+    ) where
+        K: Resource<DynamicType: Eq + Hash + Clone> + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let stream = watcher::watcher(api, config)
+            .default_backoff()
+            .modify(|object| object.managed_fields_mut().clear())
+            .reflect(writer);
+        pin_mut!(stream);
+        loop {
+            self.health.beat(kind);
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(TICK) => {}
+                event = stream.next() => match event {
+                    Some(Ok(event)) => on(&self, &event),
+                    Some(Err(error)) => {
+                        self.metrics.watch_broke(kind);
+                        tracing::warn!(kind, %error, "watch broke; it is taken up again");
+                    }
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// A slot became free.
+    fn call_for_a_slot(&self) {
+        for name in slots::waiting(&self.cluster).iter().take(CALLED_FOR_A_SLOT) {
+            self.bell.call(name);
+        }
+    }
+
+    fn call_owner(&self, child: &kube::api::ObjectMeta) {
+        if let Some(name) = observe::cache_name(child) {
+            self.bell.call(name);
+        }
+    }
+}
+
+// The store takes a whole list at once, at `InitDone`; objects of the list are not acted on before.
+
+fn on_cache(shared: &Shared, event: &Event<Guarded>) {
+    match event {
+        Event::Apply(cache) => shared.bell.call(&cache.name_any()),
+        Event::Delete(_) => shared.call_for_a_slot(),
+        Event::InitDone => shared.bell.call_all(&shared.cluster.stores.caches),
+        Event::Init | Event::InitApply(_) => {}
+    }
+}
+
+fn on_job(shared: &Shared, event: &Event<Job>) {
+    match event {
+        Event::Apply(job) => {
+            shared.call_owner(&job.metadata);
+            if !observe::is_running(job) {
+                shared.call_for_a_slot();
+            }
+        }
+        Event::Delete(job) => {
+            shared.call_owner(&job.metadata);
+            shared.call_for_a_slot();
+        }
+        Event::InitDone => shared.bell.call_all(&shared.cluster.stores.caches),
+        Event::Init | Event::InitApply(_) => {}
+    }
+}
+
+fn on_pod(shared: &Shared, event: &Event<Pod>) {
+    match event {
+        Event::Apply(pod) | Event::Delete(pod) => shared.call_owner(&pod.metadata),
+        Event::InitDone => shared.bell.call_all(&shared.cluster.stores.caches),
+        Event::Init | Event::InitApply(_) => {}
+    }
+}
+
+/// Nodes change all the time; only another set of platforms matters.
+fn on_node(shared: &Shared, event: &Event<PartialObjectMeta<Node>>, known: &Mutex<Vec<Platform>>) {
+    if matches!(event, Event::Init | Event::InitApply(_)) {
+        return;
+    }
+    let platforms = shared.cluster.node_platforms();
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    if *known != platforms {
+        let names: BTreeSet<String> = platforms.iter().map(ToString::to_string).collect();
+        tracing::info!(?names, "platforms of the nodes");
+        *known = platforms;
+        shared.bell.call_all(&shared.cluster.stores.caches);
+    }
+}
