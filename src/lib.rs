@@ -19,6 +19,7 @@
 //! | [`ops`] | logs, clock, metrics, shutdown | third-party crates |
 
 pub mod api;
+pub mod cli;
 pub mod cluster;
 pub mod controller;
 pub mod export;

@@ -1,1 +1,13 @@
-//! See the map in `lib.rs`.
+//! The commands for people: the same worker and the same manifest, without any cluster. Each gathers, then prints
+//! by a pure function.
+
+pub mod archive;
+mod bar;
+mod choose;
+pub mod gc;
+pub mod ls;
+pub mod manifest;
+pub mod pull;
+pub mod rm;
+pub mod table;
+pub mod verify;

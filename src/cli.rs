@@ -1,0 +1,399 @@
+//! What can be typed. Values are checked here, so that the roles get types that cannot hold a bad one.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use url::Url;
+
+use crate::{
+    controller,
+    model::{
+        platform::Platform,
+        reference::{Reference, RegistryHost},
+        settings::{OnExpiry, Settings},
+    },
+    ops::logging::LogFormat,
+};
+
+/// Keeps container images ready: on a cluster as an operator, or by hand on any machine.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    propagate_version = true,
+    after_help = "\
+Exit status: 0 good, 2 usage, 10 and above the class of the failure (docs/errors.md), 50 told to stop."
+)]
+pub struct Cli {
+    /// How log lines look, on standard error.
+    #[arg(long, global = true, value_enum, default_value = "human", env = "IMAGECACHE_LOG_FORMAT")]
+    pub log_format: LogFormat,
+    /// What is logged: a level, or a filter such as `imagecache=debug,kube=warn`.
+    #[arg(long, global = true, default_value = "info", env = "IMAGECACHE_LOG", hide_env_values = true)]
+    pub log: String,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the operator (in a cluster, or against the current kubeconfig).
+    Controller(Box<ControllerArgs>),
+    /// Pull images into a volume, by hand.
+    Pull(Box<PullArgs>),
+    /// Serve a volume's images as a read-only mirror.
+    Serve(ServeArgs),
+    /// Show what a volume holds: caches, images, digests, sizes.
+    Ls(LsArgs),
+    /// Re-hash everything a volume's caches need, and name what is missing or broken.
+    Verify(VerifyArgs),
+    /// Remove caches that were made by hand from a volume. Their bytes go with gc.
+    Rm(RmArgs),
+    /// Free what no cache of a volume needs any more.
+    Gc(GcArgs),
+    /// Write a cache to an OCI archive or layout, for another volume or another tool.
+    Export(ExportArgs),
+    /// Read an OCI archive or layout into a volume.
+    Import(ImportArgs),
+    /// Print the CustomResourceDefinition.
+    Crd,
+    /// The pull pod's role: read a request, fill the volume, report.
+    #[command(hide = true)]
+    Worker(WorkerArgs),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people: a table, or a progress bar on a terminal.
+    #[default]
+    Text,
+    /// For scripts: JSON, one object a line while something runs.
+    Json,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imagecache pull --image nginx:1.27 --image redis:7 --volume /var/cache/images
+  imagecache pull -f cache.yaml --volume /var/cache/images --authfile ~/.docker/config.json
+  imagecache pull --images-from list.txt --volume /srv/images --plain-http registry.lan:5000 -o json")]
+pub struct PullArgs {
+    /// An ImageCache manifest; several documents make several caches. `-` is standard input.
+    #[arg(short = 'f', long, value_name = "FILE", conflicts_with_all = ["image", "images_from"])]
+    pub filename: Option<PathBuf>,
+    /// An image reference. May be given many times.
+    #[arg(long, value_name = "REF")]
+    pub image: Vec<Reference>,
+    /// A file with one image reference a line; `#` begins a comment. `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub images_from: Option<PathBuf>,
+    /// The folder to fill. It is made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub volume: PathBuf,
+    /// The cache's name in the volume. Without one, a hash of the references is taken.
+    #[arg(long, conflicts_with = "filename")]
+    pub name: Option<String>,
+    /// A platform to pull, such as linux/arm64. May be given many times; without one, this machine's.
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Vec<Platform>,
+    /// A registry that speaks plain HTTP, as the image names it.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub plain_http: Vec<RegistryHost>,
+    /// A registry whose certificate is not verified, as the image names it.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub insecure: Vec<RegistryHost>,
+    /// Credentials: a Docker or Podman configuration file.
+    #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
+    pub authfile: Option<PathBuf>,
+    /// Trust this registry's token server on another host, as REGISTRY=REALM-HOST.
+    #[arg(long, value_name = "REGISTRY=HOST", value_parser = realm)]
+    pub auth_realm: Vec<(RegistryHost, String)>,
+    /// A registry whose anonymous answers make an image public, although it is inside or speaks plain HTTP.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub public_registry: Vec<RegistryHost>,
+    /// Connections to one registry at a time; more are faster where the registry is far away.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub connections: u16,
+    /// Keep the attestations of images too (SBOM, provenance).
+    #[arg(long)]
+    pub attestations: bool,
+    /// Fetch every layer, even if the volume has it.
+    #[arg(long)]
+    pub no_reuse: bool,
+    /// How progress and result are printed.
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct WorkerArgs {
+    /// The request, as the controller wrote it.
+    #[arg(long, value_name = "FILE")]
+    pub request: PathBuf,
+    /// A folder of Docker configuration files, used in the order of their names.
+    #[arg(long, value_name = "DIR")]
+    pub credentials: PathBuf,
+    #[arg(long, value_name = "DIR")]
+    pub volume: PathBuf,
+    #[arg(long, value_name = "FILE", default_value = "/dev/termination-log")]
+    pub termination_log: PathBuf,
+    #[arg(long, value_name = "REGISTRY=HOST", value_parser = realm)]
+    pub auth_realm: Vec<(RegistryHost, String)>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  imagecache serve --volume /var/cache/images --listen 127.0.0.1:5000 --serve-private
+  skopeo inspect --tls-verify=false docker://127.0.0.1:5000/docker.io/library/nginx:1.27")]
+pub struct ServeArgs {
+    /// The folder to serve. It is never written to.
+    #[arg(long, value_name = "DIR")]
+    pub volume: PathBuf,
+    /// Address and port to listen on.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5000")]
+    pub listen: SocketAddr,
+    /// Where /livez, /readyz, /report and /metrics are, apart from the registry; without it on the same address.
+    #[arg(long, value_name = "ADDR")]
+    pub admin_listen: Option<SocketAddr>,
+    /// Serve images that are not proved public, to everybody who can reach the address.
+    #[arg(long)]
+    pub serve_private: bool,
+    /// A registry whose tags are served although a cache reached it by settings of its own.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub public_registry: Vec<RegistryHost>,
+}
+
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    #[arg(value_name = "DIR")]
+    pub volume: PathBuf,
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    #[arg(value_name = "DIR")]
+    pub volume: PathBuf,
+    /// Take broken blobs out of the volume, so that the next pull fetches them again.
+    #[arg(long)]
+    pub repair: bool,
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imagecache rm /srv/images shop
+  imagecache rm /srv/images shop warehouse && imagecache gc /srv/images
+
+A pull that runs meanwhile is not stopped: the run it makes is a new cache of that name.")]
+pub struct RmArgs {
+    #[arg(value_name = "DIR")]
+    pub volume: PathBuf,
+    /// Names or keys of caches, as `imagecache ls` shows them.
+    #[arg(value_name = "NAME", required = true)]
+    pub caches: Vec<String>,
+    /// Also a cache of a cluster. Its controller pulls it again, if it still lives.
+    #[arg(long)]
+    pub force: bool,
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imagecache gc /srv/images --dry-run
+  imagecache gc /srv/images --grace 0
+
+Safe beside pulls, readers and itself. A blob goes in two runs: the first one takes it out, where readers still find
+it; one that comes 15 minutes later or more frees its bytes. By hand no cache of a cluster is touched.")]
+pub struct GcArgs {
+    #[arg(value_name = "DIR")]
+    pub volume: PathBuf,
+    /// Change nothing, say what would be.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Minutes that a blob stays after it came, although no cache needs it.
+    #[arg(long, value_name = "MINUTES", default_value_t = 60)]
+    pub grace: u32,
+    /// The living caches of the cluster, as its controller wrote them. A list in parts is given part by part.
+    #[arg(long, value_name = "FILE")]
+    pub live: Vec<PathBuf>,
+    /// No age is waited for. Loses data on a network file system; for tests on a local one.
+    #[arg(long, hide = true)]
+    pub unsafe_no_waiting: bool,
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imagecache export /srv/images --cache shop --to shop.tar
+  skopeo copy oci-archive:shop.tar:docker.io/library/nginx:1.27 docker://registry.lan/nginx:1.27
+  ctr images import shop.tar
+  imagecache export /srv/images --cache shop --to /mnt/usb/shop")]
+pub struct ExportArgs {
+    #[arg(value_name = "DIR")]
+    pub volume: PathBuf,
+    /// Name or key of the cache, as `imagecache ls` shows it.
+    #[arg(long, value_name = "NAME")]
+    pub cache: String,
+    /// What is written: an archive if the name ends with .tar, else a folder.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub to: PathBuf,
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imagecache import /srv/images shop.tar
+  skopeo copy docker://nginx:1.27 oci-archive:nginx.tar && \\
+    imagecache import /srv/images nginx.tar --name web --image nginx:1.27
+
+Every byte is verified. Imported images are private: the mirror serves them with --serve-private.")]
+pub struct ImportArgs {
+    /// The folder to fill. It is made if it is not there.
+    #[arg(value_name = "DIR")]
+    pub volume: PathBuf,
+    /// An OCI archive, or a folder with an OCI layout.
+    #[arg(value_name = "FILE|DIR")]
+    pub from: PathBuf,
+    /// The cache's name in the volume. Without one, the name it was exported with, or the file's.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// What the image of an archive is called that holds only one.
+    #[arg(long, value_name = "REF")]
+    pub image: Option<Reference>,
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnExpiryArg {
+    /// Remove the object.
+    Delete,
+    /// Keep the object, in phase Expired.
+    Keep,
+}
+
+#[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools)] // flags
+pub struct ControllerArgs {
+    /// Where /livez, /readyz and /metrics are served.
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// The namespace of pull Jobs and their Secrets.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "imagecache-system")]
+    pub namespace: String,
+    /// This pod's name: pull pods get its image and pull secrets.
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: Option<String>,
+    /// The pull pods' image, when the controller runs outside the cluster.
+    #[arg(long, value_name = "IMAGE")]
+    pub worker_image: Option<String>,
+    /// The PersistentVolumeClaim of the store.
+    #[arg(long, value_name = "NAME", default_value = "imagecache-store")]
+    pub store_claim: String,
+    /// The store's volume can be mounted by many nodes (`ReadWriteMany`): pull pods may run on any of them.
+    #[arg(long)]
+    pub store_on_all_nodes: bool,
+    /// The mirror, for its report on the store.
+    #[arg(long, value_name = "URL")]
+    pub mirror: Option<Url>,
+    /// GiB a cache may hold when it does not say.
+    #[arg(long, value_name = "GIB", default_value_t = 20, value_parser = clap::value_parser!(u32).range(20..=32768))]
+    pub default_size: u32,
+    /// Pull Jobs at one time.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub max_jobs: u32,
+    /// Pull Jobs at one time that use the same registry.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub max_jobs_per_registry: u32,
+    /// What happens to expired caches. Without it: delete, but keep those that Argo CD or Flux own.
+    #[arg(long, value_enum)]
+    pub on_expiry: Option<OnExpiryArg>,
+    /// Hours after which a cache that never was Ready and failed for good is deleted; 0 never.
+    #[arg(long, value_name = "HOURS", default_value_t = 24)]
+    pub failed_retention: u32,
+    /// Reuse layers that the store has, where a cache does not say (always by the rules of permission).
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub reuse_default: bool,
+    /// A registry whose anonymous answers make an image public, although it is inside or speaks plain HTTP.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub public_registry: Vec<RegistryHost>,
+    /// Never send a credential to a registry over plain HTTP, not even if the cache lists it as such.
+    #[arg(long)]
+    pub forbid_credentials_over_http: bool,
+    /// Trust this registry's token server on another host, as REGISTRY=REALM-HOST.
+    #[arg(long, value_name = "REGISTRY=HOST", value_parser = realm)]
+    pub auth_realm: Vec<(RegistryHost, String)>,
+    /// Start even though the CustomResourceDefinition is not ours.
+    #[arg(long)]
+    pub take_over: bool,
+}
+
+impl ControllerArgs {
+    pub fn config(self) -> controller::Config {
+        let hours = |n: u32| (n > 0).then(|| Duration::from_secs(u64::from(n) * 3600));
+        let settings = Settings {
+            default_size_gib: self.default_size,
+            reuse_default: self.reuse_default,
+            public_registries: self.public_registry,
+            credentials_over_http: !self.forbid_credentials_over_http,
+            max_jobs: self.max_jobs,
+            max_jobs_per_host: self.max_jobs_per_registry,
+            on_expiry: self.on_expiry.map(|choice| match choice {
+                OnExpiryArg::Delete => OnExpiry::Delete,
+                OnExpiryArg::Keep => OnExpiry::Keep,
+            }),
+            delete_failed_after: hours(self.failed_retention),
+            ..Settings::default()
+        };
+        controller::Config {
+            settings,
+            pod_name: self.pod_name,
+            worker_image: self.worker_image,
+            store_claim: self.store_claim,
+            one_node: !self.store_on_all_nodes,
+            mirror: self.mirror,
+            auth_realms: self.auth_realm,
+            take_over: self.take_over,
+            ..controller::Config::new(self.namespace, self.listen)
+        }
+    }
+}
+
+fn realm(text: &str) -> Result<(RegistryHost, String), String> {
+    let (registry, host) = text
+        .split_once('=')
+        .ok_or("write REGISTRY=REALM-HOST, for example reg.example.com=auth.example.com")?;
+    let registry = registry.parse().map_err(|e| format!("{e}"))?;
+    host.parse::<RegistryHost>().map_err(|e| format!("{e}"))?;
+    Ok((registry, host.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_bad_reference_is_refused_with_its_reason() {
+        let error =
+            Cli::try_parse_from(["imagecache", "pull", "--image", "Nginx", "--volume", "x"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("lower-case"), "{error}");
+    }
+}
