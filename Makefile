@@ -1,0 +1,88 @@
+# `make help` lists what is here.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+# One static build serves tests, demo and image: the image is made from scratch and has no libc.
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+export RUSTFLAGS := -C target-feature=+crt-static
+CARGO_FLAGS := --locked --target $(HOST)
+PROFILE ?= dev
+BINARY = target/$(HOST)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/imagecache
+IMAGE ?= localhost/imagecache:dev
+
+.PHONY: help
+help: ## Show this list.
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+.PHONY: demo
+demo: root packages cluster image ## Bring up a cluster, pull a cache, stop the registries, start a pod from the mirror. DOWN=1 removes it at the end.
+	tests/demo/demo.sh $(if $(DOWN),--down)
+
+.PHONY: demo-down
+demo-down: ## Remove what `make demo` left running.
+	tests/demo/down.sh
+
+.PHONY: test
+test: root packages lint cluster image ## Everything: lints, unit tests, tests on real parts, the demo.
+	CARGO_FLAGS="$(CARGO_FLAGS)" tests/run.sh
+
+.PHONY: test-cargo test-api test-cluster test-node test-demo
+test-cargo: ## Unit tests and tests against scripted servers: no cluster, no root.
+test-api: cluster ## Tests on a real API server: no root.
+test-cluster: packages cluster ## Tests of the test cluster itself.
+test-node: root packages cluster image ## Tests on a real node.
+test-demo: root packages cluster image ## The demo, twice.
+test-cargo test-api test-cluster test-node test-demo:
+	CARGO_FLAGS="$(CARGO_FLAGS)" tests/run.sh $(@:test-%=%)
+
+.PHONY: lint
+lint: ## Formatting, clippy, documentation and shell scripts.
+	cargo fmt --check
+	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	@if command -v shellcheck >/dev/null; then shellcheck tests/*.sh tests/*/*.sh; fi
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps --quiet
+
+.PHONY: build
+build: ## The static binary. PROFILE=release for the one to ship.
+	cargo build $(CARGO_FLAGS) --profile $(PROFILE)
+
+.PHONY: image
+image: build ## The container image as target/image/imagecache.tar, built without a daemon.
+	tests/demo/image.sh $(BINARY) $(IMAGE)
+
+.PHONY: crd
+crd: build ## Print the CRD into crds/ after a change of the types.
+	$(BINARY) crd > crds/imagecaches.yaml
+
+.PHONY: root
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "a node with containerd needs root: run this as root, for example with sudo" >&2; exit 1; }
+
+.PHONY: cluster
+cluster: ## Build the test cluster's programs, once, into the cache folder.
+	tests/cluster/build.sh
+
+.PHONY: packages
+packages: ## Install the Debian packages that tests and demo need (as root), or name them.
+	tests/cluster/packages.sh
+
+FAR = target/$(HOST)/release/examples/far
+RELEASE = target/$(HOST)/release/imagecache
+# What make bench-pull is told besides, for example BENCH="--corpus small --rounds 2".
+BENCH ?=
+
+.PHONY: bench-build
+bench-build:
+	cargo build $(CARGO_FLAGS) --release --bin imagecache --example far
+
+.PHONY: bench-pull
+bench-pull: bench-build ## Ours against skopeo, a near registry over HTTP and TLS: target/bench/pull.json.
+	bench/run.py pull --ours $(RELEASE) $(BENCH)
+
+.PHONY: bench-far
+bench-far: bench-build ## The same, 40 ms away with 40 MB/s per connection: target/bench/far.json.
+	bench/run.py far --ours $(RELEASE) --far-proxy $(FAR) $(BENCH)
+
+.PHONY: bench-noop
+bench-noop: bench-build ## A pull that has nothing to do: target/bench/noop.json.
+	bench/run.py noop --ours $(RELEASE) $(BENCH)
