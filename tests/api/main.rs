@@ -1,0 +1,12 @@
+//! What the API server makes of our definition, our policy and users' manifests: `cargo test --test api`.
+//! Takes a cluster without nodes and no root. `IMAGECACHE_TEST_API=DIR` uses one that is up already.
+
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)] // test code throughout
+
+#[path = "../kit/mod.rs"]
+mod kit;
+
+mod definition;
+mod manifests;
+mod policy;
+mod world;
