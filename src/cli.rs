@@ -8,6 +8,8 @@ use url::Url;
 use crate::{
     controller,
     model::{
+        cloud::Cloud,
+        lookup::{self, Dns, HostAlias},
         platform::Platform,
         reference::{Reference, RegistryHost},
         settings::{OnExpiry, Settings},
@@ -54,6 +56,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Read an OCI archive or layout into a volume.
     Import(ImportArgs),
+    /// Say what every setting of a manifest will do, and show the pull pod. Offline.
+    Explain(ExplainArgs),
     /// Print the CustomResourceDefinition.
     Crd,
     /// The pull pod's role: read a request, fill the volume, report.
@@ -274,6 +278,78 @@ pub struct ImportArgs {
     pub output: Output,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imagecache explain -f cache.yaml
+  imagecache explain -f cache.yaml --platform eci --defaults eci-profile.yaml
+  imagecache explain -f cache.yaml -o json | jq .pod
+
+The exit status is 30 (InvalidSpec) when something in a manifest is not valid.")]
+pub struct ExplainArgs {
+    /// An ImageCache manifest; several documents are several caches. `-` is standard input.
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub filename: PathBuf,
+    /// What runs the pull pods.
+    #[arg(long, value_enum, default_value = "kubernetes")]
+    pub platform: CloudArg,
+    /// ConfigMaps of the cluster: eci-profile, eks-config, imagecache-placement. May be given many times.
+    #[arg(long, value_name = "FILE")]
+    pub defaults: Vec<PathBuf>,
+    /// The store's volume can be mounted by many nodes.
+    #[arg(long)]
+    pub store_on_all_nodes: bool,
+    /// A place that is not known makes an object invalid.
+    #[arg(long)]
+    pub strict_placement: bool,
+    #[command(flatten)]
+    pub names: NameArgs,
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+/// How names are looked up for caches that do not say.
+#[derive(Clone, Debug, Args)]
+pub struct NameArgs {
+    /// Host aliases of all pulls, as JSON: [{"ip":"10.0.0.5","hostnames":["registry.lan"]}].
+    #[arg(long, value_name = "JSON", env = "KCI_HOST_ALIASES", value_parser = aliases)]
+    pub host_aliases: Option<Aliases>,
+    /// Name servers of all pulls, as JSON: {"nameservers":["10.0.0.2"],"searches":[],"options":[]}.
+    #[arg(long, value_name = "JSON", env = "KCI_DNS_CONFIG", value_parser = lookup::pod_dns)]
+    pub dns_config: Option<Dns>,
+}
+
+/// A list that is one value.
+#[derive(Clone, Debug)]
+pub struct Aliases(pub Vec<HostAlias>);
+
+fn aliases(text: &str) -> Result<Aliases, String> {
+    lookup::pod_aliases(text).map(Aliases)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CloudArg {
+    /// Any cluster.
+    Kubernetes,
+    /// Alibaba Cloud ECI.
+    Eci,
+    /// Kingsoft Cloud KCI.
+    Kci,
+    /// Tencent TKE Serverless.
+    Tke,
+}
+
+impl From<CloudArg> for Cloud {
+    fn from(arg: CloudArg) -> Self {
+        match arg {
+            CloudArg::Kubernetes => Self::Kubernetes,
+            CloudArg::Eci => Self::Eci,
+            CloudArg::Kci => Self::Kci,
+            CloudArg::Tke => Self::Tke,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnExpiryArg {
     /// Remove the object.
@@ -333,6 +409,17 @@ pub struct ControllerArgs {
     /// Trust this registry's token server on another host, as REGISTRY=REALM-HOST.
     #[arg(long, value_name = "REGISTRY=HOST", value_parser = realm)]
     pub auth_realm: Vec<(RegistryHost, String)>,
+    /// What runs the pull pods: decides how they are placed and get their network (docs/placement.md).
+    #[arg(long, value_enum, default_value = "kubernetes")]
+    pub platform: CloudArg,
+    /// The ConfigMap that says what subnets, security groups and EIPs of a cloud mean on this cluster.
+    #[arg(long, value_name = "NAME", default_value = "imagecache-placement")]
+    pub placement: String,
+    /// A place or an EIP that is not known here makes a cache invalid, instead of a notice.
+    #[arg(long)]
+    pub strict_placement: bool,
+    #[command(flatten)]
+    pub names: NameArgs,
     /// Start even though the CustomResourceDefinition is not ours.
     #[arg(long)]
     pub take_over: bool,
@@ -353,6 +440,10 @@ impl ControllerArgs {
                 OnExpiryArg::Keep => OnExpiry::Keep,
             }),
             delete_failed_after: hours(self.failed_retention),
+            cloud: self.platform.into(),
+            strict_placement: self.strict_placement,
+            host_aliases: self.names.host_aliases.map(|aliases| aliases.0),
+            dns: self.names.dns_config,
             ..Settings::default()
         };
         controller::Config {
@@ -363,6 +454,7 @@ impl ControllerArgs {
             one_node: !self.store_on_all_nodes,
             mirror: self.mirror,
             auth_realms: self.auth_realm,
+            placement: self.placement,
             take_over: self.take_over,
             ..controller::Config::new(self.namespace, self.listen)
         }

@@ -15,7 +15,7 @@
 //! | [`export`] | a cache as an OCI archive or layout, and back | `registry`, `store`, `model` |
 //! | [`gc`] | taking away what no cache needs | `store`, `model` |
 //! | [`mirror`] | the read-only registry in front of the store | `store`, `model`, `ops` |
-//! | [`local`] | the commands for people: `pull -f`, `ls`, `verify`, `rm`, `gc`, `export`, `import` | those above |
+//! | [`local`] | the commands for people: `pull -f`, `ls`, `verify`, `rm`, `gc`, `export`, `import`, `explain` | those above |
 //! | [`ops`] | logs, clock, metrics, shutdown | third-party crates |
 
 pub mod api;

@@ -63,7 +63,7 @@ const RULES: &[Rule] = &[
     Rule { folder: "mirror", uses: &["store", "model", "ops"], never: &["kube", "Timestamp::now"] },
     Rule {
         folder: "local",
-        uses: &["api", "pull", "gc", "export", "mirror", "registry", "store", "model", "ops"],
+        uses: &["api", "render", "pull", "gc", "export", "mirror", "registry", "store", "model", "ops"],
         never: &["Timestamp::now"],
     },
     Rule { folder: "ops", uses: &[], never: &[] },

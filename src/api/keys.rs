@@ -20,6 +20,9 @@ pub const CACHE_NAME: &str = "imagecaches.eci.alibabacloud.com/cache-name";
 /// On Jobs: the registry hosts it pulls from, comma separated; the queue is counted from them.
 pub const HOSTS: &str = "imagecaches.eci.alibabacloud.com/registry-hosts";
 
+/// On Jobs: the existing EIPs its pod holds, comma separated.
+pub const EIPS: &str = "imagecaches.eci.alibabacloud.com/eips";
+
 /// Prefix of our own keys. The user writes none of them on an ImageCache today.
 pub const OWN_PREFIX: &str = "imagecaches.eci.alibabacloud.com/";
 

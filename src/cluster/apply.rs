@@ -51,14 +51,14 @@ impl Cluster {
     }
 
     async fn start_run(&self, start: &StartRun) -> Result<(), Error> {
-        let StartRun { request, secrets, hosts } = start;
+        let StartRun { request, secrets, hosts, .. } = start;
         let run = Run { cache: &request.cache, name: &request.name, number: request.run };
         let namespace = &self.worker.namespace;
         let unusable = |e: serde_json::Error| Error::new("render the pull Job", Why::Unusable(e.to_string()));
         let files = self.credential_files(secrets, &request.images, hosts).await?;
         let credentials = render::secret::credentials(run, namespace, files);
         let wanted = render::secret::request(request, namespace).map_err(unusable)?;
-        let job = render::job::job(request, &self.worker).map_err(unusable)?;
+        let job = render::job::job(start, &self.worker).map_err(unusable)?;
         if let Some(before) = request.run.checked_sub(1).filter(|before| *before > 0) {
             // That run never got its Job, else its Secrets went with it.
             self.remove_secrets(&request.cache, before).await?;

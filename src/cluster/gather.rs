@@ -47,8 +47,10 @@ impl Cluster {
             (turn.queue(self, cache, settings), turn.unseen(uid.as_str()))
         };
         // Who waits for a slot has no Job, and many may wait: they are not asked about.
-        let hosts = judged.request.iter().flat_map(|request| request.images.iter().map(Reference::host));
-        if queue.admits(hosts, settings) {
+        let admitted = judged.request.as_ref().map_or(true, |request| {
+            queue.admits(request.images.iter().map(Reference::host), &request.eips, settings)
+        });
+        if admitted {
             unseen.extend(open_run(status.ledger.as_ref()).map(|run| names::job(uid, run)));
         }
         let mut jobs = Vec::new();

@@ -10,6 +10,7 @@
 //! | [`slots`] | the pull Jobs of all caches, those just started included |
 //! | [`logs`] | progress and outcome of workers |
 //! | [`mirror`] | the mirror's report |
+//! | [`profiles`] | defaults that the clouds and the operator keep in ConfigMaps |
 //! | [`secrets`] | pull secrets: by name, only when needed |
 //! | [`apply`] | a plan's actions |
 //! | [`remove`] | deletions, each with its preconditions |
@@ -37,6 +38,7 @@ pub mod gather;
 pub mod logs;
 pub mod mirror;
 pub mod observe;
+pub mod profiles;
 pub mod remove;
 pub mod secrets;
 pub mod slots;
@@ -67,6 +69,7 @@ pub struct Cluster {
     pub logs: Arc<logs::Logs>,
     pub secret_reads: Arc<secrets::Reads>,
     pub mirror: Arc<mirror::Mirror>,
+    pub profiles: Arc<profiles::Profiles>,
     /// The name of this process in events.
     pub identity: Arc<str>,
 }

@@ -46,6 +46,12 @@ pub fn hosts(job: &Job) -> Vec<RegistryHost> {
     text.split(',').filter_map(|host| host.parse().ok()).collect()
 }
 
+/// The existing addresses a Job's pod holds.
+pub fn eips(job: &Job) -> Vec<String> {
+    let text = annotation(&job.metadata, keys::EIPS).unwrap_or_default();
+    text.split(',').filter(|eip| !eip.is_empty()).map(str::to_owned).collect()
+}
+
 /// The images a Job was made for.
 pub fn images(job: &Job) -> Vec<Reference> {
     let text = annotation(&job.metadata, IMAGES).unwrap_or_default();
@@ -96,6 +102,9 @@ pub fn is_running(job: &Job) -> bool {
     job.metadata.deletion_timestamp.is_none() && job_state(job) == JobState::Active
 }
 
+/// Reasons of a pod that a virtual node gave up. Source: ECI, "Fail strategy".
+const NO_INSTANCE: [&str; 2] = ["ProviderFailed", "ContainerInstanceScheduleFailed"];
+
 /// A pod without the outcome of its worker.
 pub fn pod(pod: &Pod) -> PodFact {
     let status = pod.status.clone().unwrap_or_default();
@@ -108,9 +117,16 @@ pub fn pod(pod: &Pod) -> PodFact {
         let both = [reason, message].into_iter().flatten().map(String::as_str);
         both.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(": ")
     };
+    // A virtual node that found no instance says so in a condition, and at the end in the pod's reason.
+    let no_instance = condition("ContainerInstanceCreated", "False")
+        .filter(|c| c.reason.as_deref() != Some("Creating"))
+        .map(|c| words(c.reason.as_ref(), c.message.as_ref()));
+    let given_up = status.reason.as_ref().filter(|reason| NO_INSTANCE.contains(&reason.as_str()));
+    let given_up = given_up.map(|reason| words(Some(reason), status.message.as_ref()));
     let taken_away = condition("DisruptionTarget", "True")
         .map(|c| words(c.reason.as_ref(), c.message.as_ref()))
-        .or_else(|| status.reason.as_ref().map(|reason| words(Some(reason), status.message.as_ref())));
+        .or_else(|| status.reason.as_ref().map(|reason| words(Some(reason), status.message.as_ref())))
+        .filter(|_| given_up.is_none());
     let started = state.running.as_ref().and_then(|running| running.started_at.as_ref());
     let ended = state.terminated.as_ref();
     PodFact {
@@ -118,8 +134,9 @@ pub fn pod(pod: &Pod) -> PodFact {
         created: stamp(pod.metadata.creation_timestamp.as_ref()),
         started: started.or_else(|| ended.and_then(|ended| ended.started_at.as_ref())).map(|time| time.0),
         waiting: state.waiting.map(|w| (w.reason.unwrap_or_default(), w.message.unwrap_or_default())),
-        unschedulable: condition("PodScheduled", "False")
-            .map(|c| words(c.reason.as_ref(), c.message.as_ref())),
+        unschedulable: no_instance.or(given_up).or_else(|| {
+            condition("PodScheduled", "False").map(|c| words(c.reason.as_ref(), c.message.as_ref()))
+        }),
         disrupted: taken_away,
         exit: ended.map(|ended| Exit {
             code: ended.exit_code,
@@ -227,6 +244,17 @@ mod tests {
             &serde_json::json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]}),
         );
         assert_eq!(waits.unschedulable.unwrap(), "Unschedulable: 0/3 nodes");
+        let stock = pod_of(&serde_json::json!({"conditions": [
+            {"type": "PodScheduled", "status": "True"},
+            {"type": "ContainerInstanceCreated", "status": "False", "reason": "NoStock", "message": "none in the zone"}]}));
+        assert_eq!(stock.unschedulable.unwrap(), "NoStock: none in the zone");
+        let creating = pod_of(
+            &serde_json::json!({"conditions": [{"type": "ContainerInstanceCreated", "status": "False", "reason": "Creating"}]}),
+        );
+        assert_eq!(creating.unschedulable, None);
+        let failed =
+            pod_of(&serde_json::json!({"phase": "Failed", "reason": "ProviderFailed", "message": "x"}));
+        assert_eq!((failed.unschedulable.as_deref(), failed.disrupted), (Some("ProviderFailed: x"), None));
         let gone =
             pod_of(&serde_json::json!({"phase": "Failed", "reason": "Evicted", "message": "disk pressure"}));
         assert_eq!(gone.disrupted.unwrap(), "Evicted: disk pressure");

@@ -14,9 +14,10 @@ use super::{Cluster, Error, Guarded, observe};
 use crate::{
     api::ImageCache,
     model::{
+        annotations,
         facts::Queue,
-        queue::Waiter,
-        reference::{Reference, RegistryHost},
+        queue::{Running, Waiter},
+        reference::Reference,
         settings::Settings,
     },
 };
@@ -36,7 +37,7 @@ pub struct Slots {
 #[derive(Debug)]
 struct Started {
     cache: String,
-    hosts: BTreeSet<RegistryHost>,
+    job: Running,
     at: Instant,
 }
 
@@ -102,8 +103,8 @@ impl Slots {
 
 impl Turn<'_> {
     /// A Job of this name is about to be made.
-    pub fn take(&mut self, job: String, cache: String, hosts: BTreeSet<RegistryHost>) {
-        self.0.insert(job, Started { cache, hosts, at: Instant::now() });
+    pub fn take(&mut self, name: String, cache: String, job: Running) {
+        self.0.insert(name, Started { cache, job, at: Instant::now() });
     }
 
     /// The cache's Jobs that were made, as far as known, and that the watch has not shown yet.
@@ -116,17 +117,26 @@ impl Turn<'_> {
         let jobs = cluster.stores.jobs.state();
         let seen: BTreeSet<String> = jobs.iter().map(|job| job.name_any()).collect();
         self.0.retain(|job, started| !seen.contains(job) && started.at.elapsed() < SEEN_BY_THEN);
-        let mut running: Vec<BTreeSet<RegistryHost>> = Vec::new();
+        let mut running: Vec<Running> = Vec::new();
         let mut served: BTreeSet<String> = BTreeSet::new();
-        for job in jobs.iter().filter(|job| observe::is_running(job)) {
+        for job in &jobs {
             let of = observe::cache_uid(&job.metadata).unwrap_or_default();
-            if of != uid {
-                running.push(observe::hosts(job).into_iter().collect());
+            if of == uid {
+                continue;
+            }
+            let over = !observe::is_running(job);
+            if !over {
                 served.insert(of.to_owned());
             }
+            running.push(Running {
+                name: observe::cache_name(&job.metadata).unwrap_or_default().to_owned(),
+                hosts: observe::hosts(job).into_iter().collect(),
+                eips: observe::eips(job).into_iter().collect(),
+                over,
+            });
         }
         for started in self.0.values().filter(|started| started.cache != uid) {
-            running.push(started.hosts.clone());
+            running.push(started.job.clone());
             served.insert(started.cache.clone());
         }
         let waiting: Vec<Arc<Waiter>> = cluster
@@ -158,9 +168,13 @@ pub fn waiting(cluster: &Cluster) -> Vec<String> {
 fn waiter(cache: &ImageCache) -> Waiter {
     let references = cache.spec.images.iter().filter_map(|image| image.parse::<Reference>().ok());
     let ledger = cache.status.as_ref().and_then(|status| status.ledger.as_ref());
+    let seen = cache.metadata.annotations.as_ref().map(annotations::read);
+    let eips = seen.and_then(|seen| seen.existing_eips).map(|set| set.value).unwrap_or_default();
     Waiter {
         uid: cache.uid().unwrap_or_default(),
+        name: cache.name_any(),
         hosts: references.map(|reference| reference.host().clone()).collect(),
+        eips: eips.into_iter().collect(),
         first_try: ledger.is_none_or(|ledger| ledger.failure.is_none()),
         created: cache.creation_timestamp().map(|time| time.0).unwrap_or_default(),
     }

@@ -44,6 +44,8 @@ pub struct Config {
     /// The base URL of the mirror.
     pub mirror: Option<Url>,
     pub auth_realms: Vec<(RegistryHost, String)>,
+    /// The ConfigMap with the placement map.
+    pub placement: String,
     /// Work on a definition that is not ours.
     pub take_over: bool,
 }
@@ -61,6 +63,7 @@ impl Config {
             one_node: true,
             mirror: None,
             auth_realms: Vec::new(),
+            placement: "imagecache-placement".to_owned(),
             take_over: false,
         }
     }
@@ -84,6 +87,7 @@ pub async fn run_with(
 ) -> Result<(), Error> {
     startup::check_definition(&client, config.take_over).await?;
     let worker = startup::worker(&client, &config).await?;
+    let settings = startup::settings(&config, &worker)?;
     tracing::info!(namespace = config.namespace, image = worker.image, "starting");
 
     let identity: Arc<str> = identity(config.pod_name.as_deref()).into();
@@ -99,10 +103,11 @@ pub async fn run_with(
         logs: Arc::default(),
         secret_reads: Arc::default(),
         mirror: Arc::new(Mirror::new(config.mirror)),
+        profiles: Arc::default(),
         identity: Arc::clone(&identity),
     };
     let (tasks, ending) = (TaskTracker::new(), CancellationToken::new());
-    watches.start(&cluster, &bell, &health, &metrics, &tasks, &ending);
+    watches.start(&cluster, &bell, &health, &metrics, &tasks, &ending, &config.placement);
     let report = health::Report {
         health: Arc::clone(&health),
         stores: cluster.stores.clone(),
@@ -112,7 +117,7 @@ pub async fn run_with(
     tasks.spawn(http::serve(listener, Arc::new(report), ending.clone()));
 
     let mut elector = leader::Elector::new(client, &config.namespace, identity, fence.clone());
-    let context = Arc::new(reconcile::Context::new(cluster, config.settings, metrics));
+    let context = Arc::new(reconcile::Context::new(cluster, settings, metrics));
     let standing_down = CancellationToken::new();
     let terms = async {
         serve_terms(&context, &bell, &health, &fence, &stop).await;
@@ -145,6 +150,7 @@ async fn serve_terms(
             stores.jobs.wait_until_ready(),
             stores.pods.wait_until_ready(),
             stores.nodes.wait_until_ready(),
+            context.cluster.profiles.looked_for(),
         );
     };
     tokio::select! {

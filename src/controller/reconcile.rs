@@ -17,6 +17,7 @@ use crate::{
         judge::{Judged, judge},
         names,
         plan::{Action, Again, Event, Plan, plan},
+        queue::Running,
         settings::Settings,
     },
     ops::{clock, metrics::Metrics},
@@ -106,7 +107,8 @@ fn delay(attempt: u32, jitter: f64) -> Duration {
 }
 
 async fn pass(cache: &ImageCache, context: &Context) -> Result<Next, Error> {
-    let Context { cluster, settings, metrics, .. } = context;
+    let Context { cluster, metrics, .. } = context;
+    let settings = &Settings { profile: cluster.profiles.now(), ..context.settings.clone() };
     let now = clock::now();
     let judged = judge(cache, settings);
     let mut facts = cluster.gather(cache, &judged, settings, now).await?;
@@ -121,8 +123,13 @@ async fn pass(cache: &ImageCache, context: &Context) -> Result<Next, Error> {
         let slot = start.map(|start| {
             let request = &start.request;
             let job = names::job(&request.cache, request.run);
-            let hosts = request.images.iter().map(|image| image.host().clone()).collect();
-            turn.take(job.clone(), request.cache.to_string(), hosts);
+            let running = Running {
+                name: request.name.clone(),
+                hosts: request.images.iter().map(|image| image.host().clone()).collect(),
+                eips: start.eips.clone(),
+                over: false,
+            };
+            turn.take(job.clone(), request.cache.to_string(), running);
             job
         });
         (plan, slot)

@@ -16,6 +16,7 @@ use crate::{
         self,
         error::{call, found},
     },
+    model::{cloud::Cloud, reference::Reference, settings::Settings},
     render::Worker,
 };
 
@@ -41,6 +42,11 @@ pub enum Error {
         "the name of the store's claim, {0:?}, is also a label of pods: choose one of at most 63 characters"
     )]
     LongClaim(String),
+    #[error(
+        "--platform {0} runs pull pods on virtual nodes, so the store's volume must be one that all nodes can mount: \
+         choose such a class (ReadWriteMany) and add --store-on-all-nodes"
+    )]
+    OneNode(Cloud),
     #[error("no way to a cluster: {0}")]
     NoCluster(String),
     #[error("cannot listen on {0}: {1}")]
@@ -100,6 +106,21 @@ pub async fn worker(client: &Client, config: &Config) -> Result<Worker, Error> {
     if worker.image.is_empty() { Err(Error::NoImage) } else { Ok(worker) }
 }
 
+/// The settings with what is only known here.
+pub fn settings(config: &Config, worker: &Worker) -> Result<Settings, Error> {
+    let cloud = config.settings.cloud;
+    if config.one_node && cloud != Cloud::Kubernetes {
+        return Err(Error::OneNode(cloud));
+    }
+    let image = worker.image.parse::<Reference>().ok();
+    Ok(Settings {
+        namespace: config.namespace.clone(),
+        one_node: config.one_node,
+        worker_host: image.map(|image| image.host().clone()),
+        ..config.settings.clone()
+    })
+}
+
 fn like_our_own(worker: &mut Worker, pod: &Pod) {
     let Some(spec) = &pod.spec else { return };
     let controller = |container: &&Container| container.name == "controller";
@@ -125,6 +146,17 @@ mod tests {
         let pods: Api<Pod> = Api::namespaced(client, "x");
         let listed = tokio::time::timeout(Duration::from_secs(20), pods.get("p")).await;
         assert!(listed.expect("no answer is an answer").is_err());
+    }
+
+    #[test]
+    fn a_store_of_one_node_is_refused_where_pods_run_on_virtual_nodes() {
+        let mut config = Config::new("ns", ([127, 0, 0, 1], 0).into());
+        config.settings.cloud = Cloud::Eci;
+        let error = settings(&config, &sample_worker()).unwrap_err().to_string();
+        assert!(error.contains("--store-on-all-nodes"), "{error}");
+        config.one_node = false;
+        let settings = settings(&config, &sample_worker()).unwrap();
+        assert_eq!(settings.worker_host.unwrap().as_str(), "registry.example.com");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
 use futures::{StreamExt as _, channel::mpsc, pin_mut};
 use k8s_openapi::api::{
     batch::v1::Job,
-    core::v1::{Node, Pod},
+    core::v1::{ConfigMap, Node, Pod},
 };
 use kube::{
     Api, Client, Resource, ResourceExt as _,
@@ -30,8 +30,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::health::Health;
 use crate::{
     api::keys,
-    cluster::{Cluster, Guarded, Stores, observe, slots},
-    model::platform::Platform,
+    cluster::{Cluster, Guarded, Stores, observe, profiles::Source, slots},
+    model::{platform::Platform, profile},
     ops::metrics::Metrics,
 };
 
@@ -112,6 +112,7 @@ impl Watches {
         metrics: &Arc<Metrics>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
+        placement: &str,
     ) {
         let Self { stores: _, caches, jobs, pods, nodes } = self;
         let shared = Shared {
@@ -139,7 +140,21 @@ impl Watches {
         let on_node = move |shared: &Shared, event: &Event<PartialObjectMeta<Node>>| {
             on_node(shared, event, &known);
         };
-        tasks.spawn(shared.follow("nodes", Api::all(client.clone()), config(), nodes, on_node));
+        tasks.spawn(shared.clone().follow("nodes", Api::all(client.clone()), config(), nodes, on_node));
+        for (source, kind, place, name) in [
+            (Source::EciProfile, "eci-profile", profile::NAMESPACE, profile::ECI_PROFILE),
+            (Source::EksConfig, "eks-config", profile::NAMESPACE, profile::EKS_CONFIG),
+            (Source::Placement, "placement", namespace.as_str(), placement),
+        ] {
+            let writer = Writer::<ConfigMap>::default();
+            let store = writer.as_reader();
+            let on_config = move |shared: &Shared, event: &Event<ConfigMap>| {
+                on_config(shared, event, &store, source);
+            };
+            let api: Api<ConfigMap> = Api::namespaced(client.clone(), place);
+            let one = config().fields(&format!("metadata.name={name}"));
+            tasks.spawn(shared.clone().follow(kind, api, one, writer, on_config));
+        }
     }
 }
 
@@ -241,6 +256,18 @@ fn on_node(shared: &Shared, event: &Event<PartialObjectMeta<Node>>, known: &Mute
         let names: BTreeSet<String> = platforms.iter().map(ToString::to_string).collect();
         tracing::info!(?names, "platforms of the nodes");
         *known = platforms;
+        shared.bell.call_all(&shared.cluster.stores.caches);
+    }
+}
+
+/// Edits of defaults are for the next pull, but what waits because of them is looked at again.
+fn on_config(shared: &Shared, event: &Event<ConfigMap>, store: &Store<ConfigMap>, source: Source) {
+    if matches!(event, Event::Init | Event::InitApply(_)) {
+        return;
+    }
+    let there = store.state().first().map(|config| config.data.clone().unwrap_or_default());
+    if shared.cluster.profiles.learn(source, there) {
+        tracing::info!(?source, "defaults changed");
         shared.bell.call_all(&shared.cluster.stores.caches);
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     model::{
         digest::Digest,
         judge::{self, Invalid},
+        lookup::Lookup,
         platform::Platform,
         reference::{Reference, RegistryHost},
         request::{Access, CacheKey, Dialect, PullRequest, Transport},
@@ -56,21 +57,27 @@ fn from_flags(args: &PullArgs) -> Result<PullRequest, ManifestError> {
     request(&name, images, BTreeMap::new(), Vec::new(), None, true, args)
 }
 
-fn from_manifest(path: &Path, args: &PullArgs) -> Result<Vec<(PullRequest, Vec<String>)>, ManifestError> {
-    let shown = path.display().to_string();
+/// The caches of a manifest, each with a name.
+pub fn caches(path: &Path) -> Result<Vec<ImageCache>, ManifestError> {
     let text = read(path)?;
-    let form = |reason: String| ManifestError::Form { path: shown.clone(), reason };
+    let form = |reason: String| ManifestError::Form { path: path.display().to_string(), reason };
     let caches: Vec<ImageCache> = serde_saphyr::from_multiple(&text).map_err(|e| form(e.to_string()))?;
     if caches.is_empty() {
         return Err(form("no ImageCache in it".to_owned()));
     }
+    if caches.iter().any(|cache| cache.metadata.name.as_deref().unwrap_or_default().is_empty()) {
+        return Err(form("an ImageCache without metadata.name".to_owned()));
+    }
+    Ok(caches)
+}
+
+fn from_manifest(path: &Path, args: &PullArgs) -> Result<Vec<(PullRequest, Vec<String>)>, ManifestError> {
+    let shown = path.display().to_string();
+    let caches = caches(path)?;
     let settings = Settings { platforms: vec![Platform::host()], ..Settings::default() };
     let mut requests = Vec::new();
     for cache in caches {
         let name = cache.metadata.name.clone().unwrap_or_default();
-        if name.is_empty() {
-            return Err(form("an ImageCache without metadata.name".to_owned()));
-        }
         let judged = judge::judge(&cache, &settings);
         let wanted = judged.request.map_err(|invalid| ManifestError::Invalid {
             path: shown.clone(),
@@ -90,7 +97,8 @@ fn from_manifest(path: &Path, args: &PullArgs) -> Result<Vec<(PullRequest, Vec<S
             wanted.reuse,
             args,
         )?;
-        requests.push((PullRequest { dialect: wanted.dialect, ..request }, notices));
+        let (dialect, lookup) = (wanted.dialect, wanted.lookup);
+        requests.push((PullRequest { dialect, lookup, ..request }, notices));
     }
     Ok(requests)
 }
@@ -131,6 +139,7 @@ fn request(
         attestations: args.attestations,
         recheck: false,
         dialect: Dialect::ByHand,
+        lookup: Lookup::default(),
     })
 }
 

@@ -23,7 +23,7 @@ pub fn advice(class: Class, host: Option<&RegistryHost>, dialect: Dialect) -> Op
             "check whether {host} is a public or a private address, and give the pull a way to it: {}",
             way_out(dialect)
         ),
-        Class::Dns => format!("check the name {host}, or let the pull resolve it: {}", names(dialect)),
+        Class::Dns => format!("check the name {host}, or let the pull resolve it: {}", names(host, dialect)),
         Class::RateLimited => {
             format!("the registry counts requests: {}, which raises its limit, or wait", pull_secret(dialect))
         }
@@ -46,8 +46,21 @@ pub fn advice(class: Class, host: Option<&RegistryHost>, dialect: Dialect) -> Op
         Class::SecretMissing => {
             format!("create the pull secret or correct its name: {}", pull_secret(dialect))
         }
-        Class::Scheduling => "look at the events of the pull pod: resources, taints, volume topology".into(),
-        Class::Quota => "raise the quota of the operator's namespace, or wait until other pulls end".into(),
+        Class::Scheduling => match dialect {
+            Dialect::Eci => "look at the events of the pull pod; where a zone has no stock (NoStock), name vSwitches of \
+                several zones: annotation k8s.aliyun.com/vswitch-ids: \"vsw-...,vsw-...\""
+                .into(),
+            Dialect::Kci => "look at the events of the pull pod; where a subnet has no room, name another one: \
+                annotation k8s.ksyun.com/kci-subnet-id"
+                .into(),
+            Dialect::Tke => "look at the events of the pull pod; where a subnet has no room, name another one: \
+                annotation eks.tke.cloud.tencent.com/subnet-id"
+                .into(),
+            Dialect::ByHand => "look at the events of the pull pod: resources, taints, volume topology".into(),
+        },
+        Class::Quota => {
+            "raise the quota of the operator's namespace or of the cloud account, or wait until other pulls end".into()
+        }
         Class::WorkerImage => "check the image and the pull secrets of the operator's own deployment".into(),
         Class::OutOfMemory => "raise the memory limit of the pull pods in the operator's settings".into(),
         Class::ServerError | Class::Evicted | Class::Unknown | Class::InvalidSpec => return None,
@@ -95,12 +108,19 @@ fn way_out(dialect: Dialect) -> &'static str {
     }
 }
 
-fn names(dialect: Dialect) -> &'static str {
+fn names(host: &str, dialect: Dialect) -> String {
+    let name = host.split(':').next().unwrap_or_default();
     match dialect {
-        Dialect::Kci => "host aliases or a DNS setting of KCI",
-        Dialect::Tke => "annotation eks.tke.cloud.tencent.com/resolv-conf",
-        Dialect::Eci => "host aliases or a DNS setting of the pull",
-        Dialect::ByHand => "/etc/hosts or the resolver of this machine",
+        Dialect::Kci => format!(
+            "annotation k8s.ksyun.com/kci-host-aliases: '[{{\"ip\":\"10.0.0.5\",\"hostnames\":[\"{name}\"]}}]', or \
+             k8s.ksyun.com/kci-dns-config"
+        ),
+        Dialect::Tke => "annotation eks.tke.cloud.tencent.com/resolv-conf: \"nameserver 10.0.0.2\"".into(),
+        Dialect::Eci => format!(
+            "annotation k8s.aliyun.com/eci-custom-hosts: '[{{\"host\":\"{name}\",\"ip\":\"10.0.0.5\"}}]', or \
+             k8s.aliyun.com/eci-custom-dnsconfig"
+        ),
+        Dialect::ByHand => "/etc/hosts or the resolver of this machine".into(),
     }
 }
 
@@ -121,6 +141,11 @@ mod tests {
             (Class::Auth, Dialect::Eci, "spec.imagePullSecrets"),
             (Class::Auth, Dialect::ByHand, "--authfile"),
             (Class::SizeExceeded, Dialect::Eci, "imc-size"),
+            (Class::Dns, Dialect::Eci, "k8s.aliyun.com/eci-custom-hosts: '[{\"host\":\"harbor.example.com\""),
+            (Class::Dns, Dialect::Kci, "k8s.ksyun.com/kci-host-aliases"),
+            (Class::Dns, Dialect::Tke, "eks.tke.cloud.tencent.com/resolv-conf"),
+            (Class::Scheduling, Dialect::Eci, "k8s.aliyun.com/vswitch-ids"),
+            (Class::Network, Dialect::Tke, "eks.tke.cloud.tencent.com/eip-attributes"),
         ] {
             let text = advice(class, Some(&host), dialect).unwrap();
             assert!(text.contains(words), "{text}");

@@ -58,7 +58,7 @@ classes! {
     Evicted          19 Transient "the pull pod was evicted or deleted",
     OutOfMemory      20 Transient "OOMKilled: the pull pod ran out of memory",
     Unknown          21 Transient "unknown failure",
-    Auth             22 Permanent "pull access denied, repository does not exist or may require authorization",
+    Auth             22 Permanent "pull access denied, repository does not exist or may require authorization: insufficient_scope: authorization failed",
     NotFound         23 Permanent "failed to resolve reference: not found",
     PlainHttp        24 Permanent "http: server gave HTTP response to HTTPS client",
     Certificate      25 Permanent "x509: certificate signed by unknown authority",

@@ -62,7 +62,7 @@ mod tests {
         let at = |s| Timestamp::from_second(s).unwrap();
         let standing =
             |stage, failure| Standing { stage, content: false, lost: false, failure, stalled: false };
-        let first = conditions(&standing(Stage::Queued, None), "waits", 1, &[], at(1));
+        let first = conditions(&standing(Stage::Queued(None), None), "waits", 1, &[], at(1));
         let retry = standing(Stage::Waiting, Some(Class::Network));
         let second = conditions(&retry, "no route", 2, &first, at(2));
         assert!(second.iter().all(|c| c.last_transition_time.0 == at(1) && c.observed_generation == Some(2)));

@@ -129,6 +129,8 @@ pub struct MirrorFact {
 pub struct Queue {
     pub running: u32,
     pub per_host: BTreeMap<RegistryHost, u32>,
+    /// Addresses that other pulls hold, or that are theirs next: by address, the name of the cache.
+    pub eips: BTreeMap<String, String>,
     /// Caches that wait for a slot with the first try of their inputs, and come before this one: as many as matter.
     pub first_tries_ahead: u32,
 }

@@ -10,11 +10,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    annotations::{self, Annotations},
+    access::access,
+    annotations::{self, Annotations, Origin, Set},
     digest::Digest,
+    lookup::Lookup,
     platform::Platform,
+    pod::{PodShape, shape},
     reference::{Reference, RegistryHost},
-    request::{Access, CacheKey, Dialect, Transport},
+    request::{Access, CacheKey, Dialect},
     settings::Settings,
 };
 use crate::api::{ImageCache, ImageCacheSpec, image_cache::Serve, keys};
@@ -60,8 +63,17 @@ pub struct CacheRequest {
     pub reuse: bool,
     pub serve: Serve,
     pub dialect: Dialect,
+    /// How names are looked up.
+    pub lookup: Lookup,
+    /// What is special about its pull pod.
+    pub pod: PodShape,
+    /// Existing addresses that one pull at a time uses.
+    pub eips: BTreeSet<String>,
     /// Hash of everything above that calls for another pull when it changes.
     pub inputs: String,
+    /// Hash of what the object says of the pull pod's place, empty if nothing: a change of it alone is a new try of
+    /// what fails, and no reason to pull again what is there.
+    pub placement: String,
 }
 
 /// One thing that is wrong: where, and what to do.
@@ -132,8 +144,9 @@ pub fn judge_spec(
     spec: &ImageCacheSpec,
     settings: &Settings,
 ) -> (Result<CacheRequest, Vec<Invalid>>, Vec<String>) {
-    let mut seen = annotations::read(annotations);
+    let mut seen = read(annotations, settings);
     let mut invalid = Vec::new();
+    let mut seen_invalid = Vec::new();
     let mut notices = Vec::new();
     count(&mut invalid, "spec.images", spec.images.len(), 1, MAX_IMAGES);
     count(&mut invalid, "spec.imagePullSecrets", spec.image_pull_secrets.len(), 0, MAX_SECRETS);
@@ -147,11 +160,13 @@ pub fn judge_spec(
     let retention_days = stronger("spec.retentionDays", days, seen.retention_days.take(), &mut notices);
     let platforms = platforms(asked, &seen, &mut notices);
     let (access, anonymous) = access(&images, &seen, settings, &mut notices);
+    let pod = shape(&seen, &access, settings, &mut notices, &mut seen_invalid);
     if let Some(flash) = seen.flash.as_ref().filter(|flash| flash.value) {
         notices.push(format!("{}: no snapshots are made here, so it has no effect", flash.key));
     }
     notices.append(&mut seen.notices);
     invalid.append(&mut seen.invalid);
+    invalid.append(&mut seen_invalid);
     if !invalid.is_empty() {
         return (Err(invalid), notices);
     }
@@ -163,22 +178,62 @@ pub fn judge_spec(
         platforms,
         access,
         anonymous,
-        reuse: seen.reuse.map_or(settings.reuse_default, |reuse| reuse.value),
+        reuse: seen.reuse.as_ref().map_or(settings.reuse_default, |reuse| reuse.value),
         serve: spec.serve.unwrap_or(Serve::Public),
         dialect: seen.dialect.unwrap_or_default(),
+        lookup: lookup(&seen),
+        pod,
+        eips: seen.existing_eips.iter().flat_map(|set| set.value.iter().cloned()).collect(),
         inputs: String::new(),
+        placement: short_hash(annotations::placement(annotations).as_bytes()),
     };
     request.inputs = inputs(&request);
     (Ok(request), notices)
 }
 
-/// Size and retention are no part of it: a changed limit pulls nothing that is complete.
+fn operators<T: Clone>(value: Option<&T>, key: &'static str) -> Option<Set<T>> {
+    let value = value?.clone();
+    Some(Set { value, key, dialect: Dialect::Kci, origin: Origin::Operator })
+}
+
+/// What the object says first, then the profile of its platform, then the operator.
+pub fn read(annotations: &BTreeMap<String, String>, settings: &Settings) -> Annotations {
+    let mut seen = annotations::read(annotations);
+    seen.or(&settings.profile.defaults(settings.cloud));
+    seen.or(&Annotations {
+        hosts: operators(settings.host_aliases.as_ref(), "KCI_HOST_ALIASES"),
+        dns: operators(settings.dns.as_ref(), "KCI_DNS_CONFIG"),
+        ..Annotations::default()
+    });
+    seen
+}
+
+fn lookup(seen: &Annotations) -> Lookup {
+    Lookup {
+        hosts: seen.hosts.as_ref().map(|set| set.value.clone()).unwrap_or_default(),
+        dns: seen.dns.as_ref().map(|set| set.value.clone()),
+        hosts_overridden: seen.hosts.as_ref().is_some_and(|set| set.origin == Origin::Object),
+        dns_overridden: seen.dns.as_ref().is_some_and(|set| set.origin == Origin::Object),
+    }
+}
+
+fn short_hash(words: &[u8]) -> String {
+    if words.is_empty() { String::new() } else { Digest::sha256(words).hex()[..16].to_owned() }
+}
+
+/// Size and retention are no part of it: a changed limit pulls nothing that is complete. Nor are the operator's
+/// defaults: an edit of those is for the next pull.
 fn inputs(request: &CacheRequest) -> String {
-    let CacheRequest { images, secrets, platforms, access, anonymous, reuse, serve, .. } = request;
+    let CacheRequest { images, secrets, platforms, access, anonymous, reuse, serve, lookup, .. } = request;
+    let access: BTreeMap<_, _> = access.iter().filter(|(_, access)| access.overridden).collect();
+    let anonymous: BTreeSet<_> = anonymous.iter().filter(|host| access.contains_key(host)).collect();
+    let hosts = lookup.hosts_overridden.then_some(&lookup.hosts);
+    let dns = lookup.dns.as_ref().filter(|_| lookup.dns_overridden);
     let images: BTreeSet<&Reference> = images.iter().collect();
     let secrets: BTreeSet<&SecretName> = secrets.iter().collect();
     let platforms: BTreeSet<&Platform> = platforms.iter().collect();
-    let words = serde_json::to_vec(&(images, secrets, platforms, access, anonymous, reuse, serve));
+    let words =
+        serde_json::to_vec(&(images, secrets, platforms, access, anonymous, reuse, serve, hosts, dns));
     Digest::sha256(&words.unwrap_or_default()).hex()[..32].to_owned()
 }
 
@@ -249,54 +304,6 @@ fn platforms(spec: Vec<Platform>, seen: &Annotations, notices: &mut Vec<String>)
     annotated
 }
 
-/// How the hosts of the images are reached, and which of them get no credentials.
-fn access(
-    images: &[Reference],
-    seen: &Annotations,
-    settings: &Settings,
-    notices: &mut Vec<String>,
-) -> (BTreeMap<RegistryHost, Access>, BTreeSet<RegistryHost>) {
-    let (plain, unverified) = (&seen.plain_http, &seen.skip_verify);
-    let used: BTreeSet<&RegistryHost> = images.iter().map(Reference::host).collect();
-    let named = plain.named.keys().chain(unverified.named.keys());
-    let hosts: BTreeSet<&RegistryHost> = named.chain(used.iter().copied()).collect();
-    let mut access = BTreeMap::new();
-    let mut anonymous = BTreeSet::new();
-    for host in hosts {
-        let (transport, by_name, key) = if plain.named.contains_key(host) {
-            (Transport::PlainHttp, true, plain.named.get(host))
-        } else if unverified.named.contains_key(host) {
-            (Transport::HttpsUnverified, true, unverified.named.get(host))
-        } else if let Some(key) = &plain.all {
-            (Transport::PlainHttp, false, Some(key))
-        } else if let Some(key) = &unverified.all {
-            (Transport::HttpsUnverified, false, Some(key))
-        } else {
-            continue;
-        };
-        let key = key.copied().unwrap_or_default();
-        access.insert(host.clone(), Access { transport, overridden: true });
-        if plain.covers(host) && unverified.covers(host) && transport == Transport::PlainHttp {
-            notices.push(format!(
-                "{host} is listed as plain HTTP and as HTTPS without check: plain HTTP counts"
-            ));
-        }
-        if used.is_empty() {
-            // No image could be read: that is said, and more would only distract.
-        } else if !used.contains(host) {
-            let images = used.iter().map(|h| h.as_str()).collect::<Vec<_>>().join(", ");
-            notices
-                .push(format!("{key} names {host}, but the images come from {images}: write it as they do"));
-        } else if !by_name {
-            anonymous.insert(host.clone());
-            notices.push(format!("{key} says all: {host} gets no credentials unless it is named"));
-        } else if transport == Transport::PlainHttp && settings.credentials_over_http {
-            notices.push(format!("{host} is reached over plain HTTP: credentials for it are not protected"));
-        }
-    }
-    (access, anonymous)
-}
-
 fn object(cache: &ImageCache) -> Object {
     let meta = &cache.metadata;
     let uid = meta.uid.clone().unwrap_or_default();
@@ -315,134 +322,4 @@ fn object(cache: &ImageCache) -> Object {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn judged(
-        images: &[&str],
-        annotations: &[(&str, &str)],
-    ) -> (Result<CacheRequest, Vec<Invalid>>, Vec<String>) {
-        judged_spec(annotations, |spec| spec.images = images.iter().map(|&image| image.to_owned()).collect())
-    }
-
-    fn judged_spec(
-        annotations: &[(&str, &str)],
-        change: impl FnOnce(&mut ImageCacheSpec),
-    ) -> (Result<CacheRequest, Vec<Invalid>>, Vec<String>) {
-        let annotations = annotations.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
-        let mut spec = ImageCacheSpec { images: vec!["nginx".into()], ..ImageCacheSpec::default() };
-        change(&mut spec);
-        judge_spec(&annotations, &spec, &Settings::default())
-    }
-
-    const HTTP: &str = "k8s.aliyun.com/plain-http-registry";
-    const SKIP: &str = "k8s.aliyun.com/insecure-registry";
-    const TKE_HTTP: &str = "eks.tke.cloud.tencent.com/registry-http-endpoint";
-
-    #[test]
-    fn unset_means_the_operators_defaults() {
-        let (request, notices) = judged(&["nginx:1"], &[]);
-        let request = request.unwrap();
-        assert_eq!((request.size_limit, request.retention_days), (20 << 30, None));
-        assert!(request.reuse && request.access.is_empty() && notices.is_empty());
-        assert_eq!(request.dialect, Dialect::Eci);
-    }
-
-    #[test]
-    fn all_mistakes_are_told_at_once_with_their_place() {
-        let (request, _) = judged_spec(&[("k8s.aliyun.com/imc-size", "5"), (HTTP, "http://x")], |spec| {
-            spec.images = vec!["ok".into(), "Bad".into(), "also:bad:".into()];
-            spec.image_pull_secrets = vec!["bare".into()];
-            spec.retention_days = Some(0);
-            spec.platforms = vec!["arm64".into()];
-        });
-        let fields: Vec<String> = request.unwrap_err().into_iter().map(|invalid| invalid.field).collect();
-        assert_eq!(
-            fields,
-            [
-                "spec.images[1]",
-                "spec.images[2]",
-                "spec.imagePullSecrets[0]",
-                "spec.platforms[0]",
-                "spec.retentionDays",
-                HTTP,
-                "k8s.aliyun.com/imc-size"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_bare_secret_name_is_answered_with_what_to_write() {
-        let error = "my-key".parse::<SecretName>().unwrap_err().to_string();
-        assert!(error.contains("default:my-key"), "{error}");
-        assert_eq!("a/b.c".parse::<SecretName>().unwrap(), "a:b.c".parse().unwrap());
-    }
-
-    #[test]
-    fn an_annotation_that_differs_from_spec_wins_and_the_user_is_told() {
-        let keys = [("k8s.aliyun.com/imc-size", "30"), ("k8s.aliyun.com/imc-retention-days", "7")];
-        let (request, notices) = judged_spec(&keys, |spec| {
-            spec.image_cache_size = Some(25);
-            spec.retention_days = Some(7);
-        });
-        let request = request.unwrap();
-        assert_eq!((request.size_limit, request.retention_days), (30 << 30, Some(7)));
-        assert_eq!(notices.len(), 1, "equal values are no news: {notices:?}");
-        let (request, notices) = judged_spec(&[("k8s.aliyun.com/imc-cpu-arch", "arm64")], |spec| {
-            spec.platforms = vec!["linux/amd64".into()];
-        });
-        assert_eq!((request.unwrap().platforms[0].to_string().as_str(), notices.len()), ("linux/arm64", 1));
-    }
-
-    #[test]
-    fn a_host_in_both_lists_is_plain_http() {
-        let (request, notices) = judged(&["r.io:5000/a"], &[(HTTP, "r.io:5000"), (SKIP, "r.io:5000")]);
-        let access = request.unwrap().access[&"r.io:5000".parse().unwrap()];
-        assert_eq!(access, Access { transport: Transport::PlainHttp, overridden: true });
-        assert!(notices.iter().any(|notice| notice.contains("plain HTTP counts")), "{notices:?}");
-    }
-
-    #[test]
-    fn all_reaches_the_hosts_of_the_images_and_carries_no_credentials() {
-        let (request, _) = judged(&["r.io:5000/a", "named.io/b"], &[(TKE_HTTP, "named.io,all")]);
-        let request = request.unwrap();
-        let anonymous: Vec<&str> = request.anonymous.iter().map(RegistryHost::as_str).collect();
-        assert_eq!(anonymous, ["r.io:5000"]);
-        assert!(request.access.values().all(|access| access.transport == Transport::PlainHttp));
-        assert_eq!((request.access.len(), request.dialect), (2, Dialect::Tke));
-    }
-
-    #[test]
-    fn a_listed_host_that_no_image_uses_is_pointed_out() {
-        let (_, notices) = judged(&["10.0.0.5:5000/a"], &[(HTTP, "10.0.0.5")]);
-        assert!(notices[0].contains("10.0.0.5:5000"), "{notices:?}");
-    }
-
-    #[test]
-    fn images_and_secrets_that_are_listed_twice_count_once() {
-        let (request, notices) = judged(&["nginx", "docker.io/library/nginx:latest"], &[]);
-        assert_eq!((request.unwrap().images.len(), notices.len()), (1, 1));
-    }
-
-    #[test]
-    fn what_calls_for_another_pull_changes_the_hash_and_nothing_else_does() {
-        let hash = |(request, _): (Result<CacheRequest, Vec<Invalid>>, Vec<String>)| request.unwrap().inputs;
-        let base = hash(judged(&["a", "b"], &[]));
-        assert_eq!(base, hash(judged(&["b", "a"], &[])), "order");
-        let limits = [("k8s.aliyun.com/imc-size", "99"), ("k8s.aliyun.com/imc-retention-days", "9")];
-        assert_eq!(base, hash(judged(&["a", "b"], &limits)), "limits");
-        assert_eq!(base, hash(judged(&["a", "b"], &[("k8s.aliyun.com/vswitch-ids", "x")])), "not honoured");
-        for (key, value) in [
-            (SKIP, "docker.io"),
-            ("k8s.aliyun.com/imc-cpu-arch", "arm64"),
-            ("k8s.aliyun.com/imc-enable-reuse", "false"),
-        ] {
-            assert_ne!(base, hash(judged(&["a", "b"], &[(key, value)])), "{key}");
-        }
-        let more = judged_spec(&[], |spec| {
-            spec.images = vec!["a".into(), "b".into()];
-            spec.image_pull_secrets = vec!["x:y".into()];
-        });
-        assert_ne!(base, hash(more), "secrets");
-    }
-}
+mod tests;

@@ -27,8 +27,12 @@ impl Ledger {
     }
 
     /// Asked for something else than the newest run was opened for.
+    ///
+    /// The pull pod's place is part of it only where a pull is at work or failed: what is there stays.
     pub fn is_stale(&self, request: &CacheRequest) -> bool {
-        self.inputs_hash != request.inputs
+        let (inputs, placement) = self.inputs_hash.split_once('.').unwrap_or((&self.inputs_hash, ""));
+        let moved = placement != request.placement && (self.open || self.failure.is_some());
+        inputs != request.inputs || moved
     }
 
     pub(super) fn open(&mut self, request: &CacheRequest, secrets: String) {
@@ -39,6 +43,9 @@ impl Ledger {
         self.run = self.run.saturating_add(1);
         self.open = true;
         self.inputs_hash.clone_from(&request.inputs);
+        if !request.placement.is_empty() {
+            self.inputs_hash = format!("{}.{}", request.inputs, request.placement);
+        }
         self.secrets = secrets;
     }
 

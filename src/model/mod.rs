@@ -1,8 +1,11 @@
 //! The pure core: what we decide. Nothing here reads a clock, a file, the network or the environment.
 
+mod access;
+pub mod action;
 pub mod advice;
 pub mod annotations;
 pub mod class;
+pub mod cloud;
 pub mod conditions;
 pub mod credentials;
 pub mod digest;
@@ -12,9 +15,13 @@ mod glob;
 pub mod judge;
 pub mod ledger;
 pub mod live;
+pub mod lookup;
 pub mod names;
+pub mod placement;
 pub mod plan;
 pub mod platform;
+pub mod pod;
+pub mod profile;
 pub mod queue;
 pub mod reference;
 pub mod report;

@@ -6,10 +6,11 @@ use std::{collections::BTreeSet, time::Duration};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+pub use super::action::{Action, Again, DeleteObject, Event, JobId, Plan, StartRun};
 use super::{
     class::Class,
     facts::{Facts, JobFact, SecretState},
-    judge::{CacheRequest, Judged, SecretName},
+    judge::{CacheRequest, Judged},
     ledger::versions,
     platform::Platform,
     reference::{Reference, RegistryHost},
@@ -22,79 +23,12 @@ use super::{
     status::Telling,
     text,
 };
-use crate::api::{
-    ImageCacheStatus,
-    image_cache::{Ledger, Serve},
-};
+use crate::api::image_cache::{Ledger, Serve};
 
 /// While a Job is at work its pull secrets are read again this often.
 const RENEWAL: Duration = Duration::from_mins(1);
 /// A running worker's log is read this often. Everything else about it comes from watches.
 const PROGRESS: Duration = Duration::from_secs(2);
-
-/// Carried out in this order: status (with the object's resourceVersion, and only if it differs), then the
-/// actions, then the events. If the status is refused, nothing else is done and the object is read again.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
-    pub actions: Vec<Action>,
-    /// The whole wanted status.
-    pub status: ImageCacheStatus,
-    /// New ones only.
-    pub events: Vec<Event>,
-    pub again: Again,
-}
-
-/// Intents; `render` makes objects of them. Each may be repeated.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Make the request Secret, the credentials Secret and the Job of this run, in this order.
-    StartRun(Box<StartRun>),
-    /// Write the credentials Secret of the live Job again: the pull secrets changed.
-    RenewCredentials { run: u64, secrets: Vec<SecretName>, hosts: BTreeSet<RegistryHost> },
-    /// Remove both Secrets of the run, then its Job with its pod. The Job goes last: it is what is seen.
-    RemoveRun { run: u64, job: JobId },
-    /// Delete the ImageCache after a live read.
-    DeleteObject(DeleteObject),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct StartRun {
-    pub request: PullRequest,
-    pub secrets: Vec<SecretName>,
-    /// Only entries that match one of these reach the worker.
-    pub hosts: BTreeSet<RegistryHost>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JobId {
-    pub name: String,
-    pub uid: String,
-    pub resource_version: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeleteObject {
-    pub uid: String,
-    pub resource_version: String,
-    /// The API server's clock must have reached this.
-    pub not_before: Timestamp,
-    pub reason: String,
-}
-
-/// A Kubernetes event about the ImageCache.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    pub warning: bool,
-    pub reason: String,
-    pub message: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Again {
-    After(Duration),
-    /// Nothing is due: the next change calls.
-    OnChange,
-}
 
 /// Whether the pull secrets must be read before `plan` is asked. Everything else in `facts` is there already.
 pub fn needs_secrets(judged: &Judged, facts: &Facts, settings: &Settings, now: Timestamp) -> bool {
@@ -380,9 +314,9 @@ impl<'a> Course<'a> {
     /// is free.
     fn start(&mut self, request: &CacheRequest) -> Stage {
         let hosts: BTreeSet<RegistryHost> = request.images.iter().map(Reference::host).cloned().collect();
-        if !self.facts.queue.admits(&hosts, self.settings) {
+        if !self.facts.queue.admits(&hosts, &request.eips, self.settings) {
             self.within(Duration::from_secs(15));
-            return Stage::Queued;
+            return Stage::Queued(self.facts.queue.held(&request.eips));
         }
         let written = self.seen.open && self.seen.run == self.ledger.run;
         if !written {
@@ -391,8 +325,9 @@ impl<'a> Course<'a> {
             self.within(Duration::from_secs(10));
         } else {
             let hosts = hosts.difference(&request.anonymous).cloned().collect();
+            let (pod, eips) = (request.pod.clone(), request.eips.clone());
             let (request, secrets) = (self.pull_request(request), request.secrets.clone());
-            self.actions.push(Action::StartRun(Box::new(StartRun { request, secrets, hosts })));
+            self.actions.push(Action::StartRun(Box::new(StartRun { request, secrets, hosts, pod, eips })));
             self.within(Duration::from_secs(30));
             return Stage::Preparing(self.facts.refused.clone());
         }
@@ -418,6 +353,7 @@ impl<'a> Course<'a> {
             serve_private: request.serve == Serve::Cluster,
             attestations: false,
             dialect: request.dialect,
+            lookup: request.lookup.clone(),
         }
     }
 

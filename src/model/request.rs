@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     digest::Digest,
+    lookup::Lookup,
     platform::Platform,
     reference::{Reference, RegistryHost},
 };
@@ -145,6 +146,9 @@ pub struct PullRequest {
     pub attestations: bool,
     #[serde(default)]
     pub dialect: Dialect,
+    /// How names are looked up, where it is not as the machine does.
+    #[serde(default)]
+    pub lookup: Lookup,
 }
 
 impl PullRequest {
@@ -153,9 +157,10 @@ impl PullRequest {
     }
 
     /// Whether the user, and not the operator, says how this host is reached. Registries that the operator lists
-    /// as public are the operator's word for them, whatever their transport.
+    /// as public are the operator's word for them, whatever their transport, but not wherever their name leads.
     pub fn overridden(&self, host: &RegistryHost) -> bool {
-        self.access(host).overridden && !self.public_registries.contains(host)
+        let listed = self.public_registries.contains(host);
+        (self.access(host).overridden && !listed) || self.lookup.overrides(host)
     }
 
     /// A stable hash of what decides the content. The run, names and limits are not part of it.

@@ -89,6 +89,9 @@ fn failed(pod: Option<&PodFact>, outcome: Option<&Outcome>, reason: &str, messag
             return Failure::new(class, format!("{}; its report was lost", class.phrase()));
         }
     }
+    if let (Some(why), None, None) = (&pod.unschedulable, &pod.disrupted, &pod.exit) {
+        return Failure::new(no_place(why), format!("the pull pod got no place to run: {why}"));
+    }
     if let Some(why) = &pod.disrupted {
         return Failure::new(Class::Evicted, format!("the pull pod was evicted: {why}"));
     }
@@ -152,10 +155,16 @@ fn waiting(pod: &PodFact, settings: &Settings, now: Timestamp) -> RunState<'stat
     let image = ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"];
     let class = match &pod.waiting {
         Some((reason, _)) if image.contains(&reason.as_str()) => Class::WorkerImage,
-        _ => Class::Scheduling,
+        _ => detail.as_deref().map_or(Class::Scheduling, no_place),
     };
     let why = detail.as_deref().unwrap_or("no reason is known");
     ended(class, &format!("the pull pod did not start for {}: {why}", minutes(settings.pending)))
+}
+
+/// What the account may not have, or what the cloud does not have. Source: ECI, "custom events".
+fn no_place(why: &str) -> Class {
+    let quota = ["QuotaExceeded", "DiskCapacityQuotaFull", "InsufficientBalance", "exceeded quota"];
+    if quota.iter().any(|reason| why.contains(reason)) { Class::Quota } else { Class::Scheduling }
 }
 
 fn ended(class: Class, message: &str) -> RunState<'static> {

@@ -1,8 +1,14 @@
 //! The operator's settings that decisions read, checked where they are parsed.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::{platform::Platform, reference::RegistryHost};
+use super::{
+    cloud::Cloud,
+    lookup::{Dns, HostAlias},
+    platform::Platform,
+    profile::Profile,
+    reference::RegistryHost,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -32,6 +38,21 @@ pub struct Settings {
     pub on_expiry: Option<OnExpiry>,
     /// Objects that never were ready and fail for good are deleted after this long. Unset: never.
     pub delete_failed_after: Option<Duration>,
+    /// Where pull pods run.
+    pub cloud: Cloud,
+    /// The namespace of pull pods.
+    pub namespace: String,
+    /// The registry of the pull pods' own image.
+    pub worker_host: Option<RegistryHost>,
+    /// The store's volume keeps pull pods on one node.
+    pub one_node: bool,
+    /// A place that is not known here makes an object invalid, instead of a notice.
+    pub strict_placement: bool,
+    /// For all caches that say nothing else.
+    pub host_aliases: Option<Vec<HostAlias>>,
+    pub dns: Option<Dns>,
+    /// What the cluster's ConfigMaps say, as they were last seen.
+    pub profile: Arc<Profile>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +81,14 @@ impl Default for Settings {
             stalled_after: MINUTE * 30,
             on_expiry: None,
             delete_failed_after: Some(HOUR * 24),
+            cloud: Cloud::default(),
+            namespace: String::new(),
+            worker_host: None,
+            one_node: false,
+            strict_placement: false,
+            host_aliases: None,
+            dns: None,
+            profile: Arc::default(),
         }
     }
 }

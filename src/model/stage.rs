@@ -12,8 +12,8 @@ pub enum Stage {
     Expired,
     /// A named pull secret is missing or may not be used: why. `None`: as before.
     SecretMissing(Option<String>),
-    /// Waits for a slot.
-    Queued,
+    /// Waits for a slot, or for what another pull holds: what that is.
+    Queued(Option<String>),
     /// No bytes yet, and what holds it up.
     Preparing(Option<String>),
     Pulling {
@@ -73,7 +73,7 @@ impl Standing {
                 }
             }
             _ if self.content => "Updating",
-            Stage::Queued if first_try => "Pending",
+            Stage::Queued(_) if first_try => "Pending",
             Stage::Preparing(_) if first_try => "Preparing",
             _ => "Creating",
         }
@@ -89,7 +89,7 @@ impl Standing {
             (_, Some(class)) => class.as_str(),
             _ if self.content => "Updating",
             _ if self.lost => "ContentLost",
-            (Stage::Queued, None) => "Queued",
+            (Stage::Queued(_), None) => "Queued",
             (Stage::Preparing(_), None) => "Preparing",
             (Stage::Pulling { .. } | Stage::Waiting, None) => "Pulling",
         }
@@ -125,12 +125,19 @@ mod tests {
         let stalled = Some((Class::Network, true));
         let auth = Some((Class::Auth, true));
         vec![
-            row("waits for a slot", Stage::Queued, F, F, None, ("Pending", "Queued", [F, F, T, F])),
+            row("waits for a slot", Stage::Queued(None), F, F, None, ("Pending", "Queued", [F, F, T, F])),
             row("Job made", Stage::Preparing(None), F, F, None, ("Preparing", "Preparing", [F, F, T, F])),
             row("bytes move", pulling(), F, F, None, ("Creating", "Pulling", [F, F, T, F])),
             row("complete", Stage::Ready, T, F, None, ("Ready", "Complete", [T, T, F, F])),
             row("transient failure", Stage::Waiting, F, F, transient, ("Creating", "Network", [F, F, T, F])),
-            row("its retry waits", Stage::Queued, F, F, transient, ("Creating", "Network", [F, F, T, F])),
+            row(
+                "its retry waits",
+                Stage::Queued(None),
+                F,
+                F,
+                transient,
+                ("Creating", "Network", [F, F, T, F]),
+            ),
             row("its retry pulls", pulling(), F, F, transient, ("Creating", "Network", [F, F, T, F])),
             row("permanent failure", Stage::Waiting, F, F, auth, ("Failed", "Auth", [F, F, F, T])),
             row("stays so in its retry", pulling(), F, F, auth, ("Failed", "Auth", [F, F, F, T])),
@@ -161,11 +168,11 @@ mod tests {
                 ("UpdateFailed", "SecretMissing", [F, T, F, T]),
             ),
             row("edited", pulling(), T, F, None, ("Updating", "Updating", [F, T, T, F])),
-            row("edited, waits", Stage::Queued, T, F, None, ("Updating", "Updating", [F, T, T, F])),
+            row("edited, waits", Stage::Queued(None), T, F, None, ("Updating", "Updating", [F, T, T, F])),
             row("edit fails", Stage::Waiting, T, F, transient, ("Updating", "Network", [F, T, T, F])),
             row("edit failed for good", Stage::Waiting, T, F, auth, ("UpdateFailed", "Auth", [F, T, F, T])),
             row("store lost the bytes", pulling(), F, T, None, ("Creating", "ContentLost", [F, F, T, F])),
-            row("lost, waits", Stage::Queued, F, T, None, ("Creating", "ContentLost", [F, F, T, F])),
+            row("lost, waits", Stage::Queued(None), F, T, None, ("Creating", "ContentLost", [F, F, T, F])),
             row("expired, kept", Stage::Expired, F, F, None, ("Expired", "Expired", [F, F, F, T])),
         ]
     }

@@ -136,7 +136,8 @@ impl Telling<'_> {
                 (None, _) if self.standing.lost => {
                     "the store does not have the content any more; it is pulled again".to_owned()
                 }
-                (None, Stage::Queued) => "waits until other pulls are done".to_owned(),
+                (None, Stage::Queued(Some(why))) => why.clone(),
+                (None, Stage::Queued(None)) => "waits until other pulls are done".to_owned(),
                 (None, Stage::Preparing(None)) => "the pull starts".to_owned(),
                 (None, _) => format!("{} being pulled", images(n)),
             },

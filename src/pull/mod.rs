@@ -465,6 +465,7 @@ pub fn client_config(
         credentials_over_http: request.credentials_over_http,
         auth_realms,
         public_registries: request.public_registries.clone(),
+        lookup: request.lookup.clone(),
         ..Config::default()
     }
 }

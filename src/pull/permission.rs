@@ -176,6 +176,7 @@ mod tests {
             attestations: false,
             recheck: false,
             dialect: Dialect::Eci,
+            lookup: crate::model::lookup::Lookup::default(),
         }
     }
 

@@ -11,6 +11,7 @@ use super::{
     exchange::{Call, Exchange, Sent},
     keyring::{CredentialSource, Keyring},
     limits::Limits,
+    lookup::{DNS_PORT, Names},
     manifest::{self, Document},
     retry::Retry,
     tls::Tls,
@@ -21,6 +22,7 @@ use crate::model::{
     credentials::Credentials,
     digest::{Algorithm, Digest},
     failure::Failure,
+    lookup::Lookup,
     reference::{Reference, RegistryHost, Wanted, is_repository},
     request::{Access, Transport as Scheme},
 };
@@ -39,6 +41,9 @@ pub struct Config {
     /// PEM texts of CAs that add to the system's.
     pub extra_roots: Vec<Vec<u8>>,
     pub user_agent: String,
+    /// How names are looked up, where it is not as the machine does.
+    pub lookup: Lookup,
+    pub dns_port: u16,
     pub limits: Limits,
 }
 
@@ -52,6 +57,8 @@ impl Default for Config {
             public_registries: Vec::new(),
             extra_roots: Vec::new(),
             user_agent: concat!("imagecache/", env!("CARGO_PKG_VERSION")).to_owned(),
+            lookup: Lookup::default(),
+            dns_port: DNS_PORT,
             limits: Limits::default(),
         }
     }
@@ -107,8 +114,9 @@ pub struct Client {
 impl Client {
     pub fn new(config: Config) -> Result<Self, Failure> {
         let tls = Tls::new(&config.extra_roots)?;
+        let names = Names::new(&config.lookup, config.dns_port)?;
         let keyring = Keyring::open(config.credentials.clone())?;
-        let transport = Arc::new(Transport::new(tls, config.limits.clone()));
+        let transport = Arc::new(Transport::new(tls, names, config.limits.clone()));
         Ok(Self {
             exchange: Arc::new(Exchange::new(transport, config, keyring, Arc::default())),
             anonymous: false,
@@ -325,6 +333,9 @@ impl Client {
         repository: &str,
         digest: &Digest,
     ) -> Result<Publicity, Failure> {
+        if self.is_led(host) {
+            return Ok(Publicity::Unproved);
+        }
         let anonymous = if self.anonymous { self.clone() } else { self.anonymous() };
         let mut retry = Retry::default();
         loop {
@@ -363,7 +374,12 @@ impl Client {
         let access = self.exchange.config.access.get(host).copied().unwrap_or_default();
         let listed = self.exchange.config.public_registries.contains(host);
         let real = access.transport == Scheme::Https && !sent.answer.inside;
-        sent.anonymous && !access.overridden && (listed || real)
+        sent.anonymous && !access.overridden && !self.is_led(host) && (listed || real)
+    }
+
+    /// A setting of the cache decides where the name leads. That stays so without credentials.
+    fn is_led(&self, host: &RegistryHost) -> bool {
+        self.exchange.config.lookup.overrides(host)
     }
 
     pub fn limits(&self) -> &Limits {

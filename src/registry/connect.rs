@@ -24,6 +24,7 @@ use url::Url;
 use super::{
     address::{Place, place},
     limits::Limits,
+    lookup::Names,
     tls::{self, Tls},
 };
 use crate::model::{class::Class, failure::Failure};
@@ -73,9 +74,10 @@ pub(crate) async fn dial(
     origin: &Origin,
     reach: Reach,
     tls: &Tls,
+    names: &Names,
     limits: &Limits,
 ) -> Result<Connection, Failure> {
-    let (tcp, inside) = connect(origin, reach, limits.connect).await?;
+    let (tcp, inside) = connect(origin, reach, names, limits.connect).await?;
     let _ = tcp.set_nodelay(true);
     let stream: Pin<Box<dyn Stream>> = if origin.https {
         Box::pin(Records { stream: secure(origin, tcp, tls, limits).await?, held: None })
@@ -146,12 +148,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Records<S> {
     }
 }
 
-async fn connect(origin: &Origin, reach: Reach, limit: Duration) -> Result<(TcpStream, bool), Failure> {
+async fn connect(
+    origin: &Origin,
+    reach: Reach,
+    names: &Names,
+    limit: Duration,
+) -> Result<(TcpStream, bool), Failure> {
     let host = &origin.host;
-    let found = timeout(limit, tokio::net::lookup_host((host.as_str(), origin.port)))
-        .await
-        .map_err(|_| Failure::new(Class::Dns, format!("lookup {host}: i/o timeout")))?
-        .map_err(|_| Failure::new(Class::Dns, format!("lookup {host}: no such host")))?;
+    let found = names.find(host, origin.port, limit).await?;
     let mut last = Failure::new(Class::Dns, format!("lookup {host}: no address"));
     for address in found {
         let inside = match (place(address.ip()), reach) {
@@ -215,18 +219,21 @@ async fn secure(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{model::lookup::Lookup, registry::lookup::DNS_PORT};
 
     #[tokio::test]
     async fn a_registry_outside_cannot_point_inside_whatever_the_name_is() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
+        let names = Names::new(&Lookup::default(), DNS_PORT).unwrap();
         for host in ["127.0.0.1", "localhost", "::ffff:127.0.0.1"] {
             let origin = Origin { https: true, verify: true, host: host.into(), port };
-            let refused = connect(&origin, Reach::PublicOnly, Duration::from_secs(5)).await.unwrap_err();
+            let refused =
+                connect(&origin, Reach::PublicOnly, &names, Duration::from_secs(5)).await.unwrap_err();
             assert_eq!(refused.class, Class::Unsupported, "{refused}");
             assert!(refused.message.contains("a private address"), "{refused}");
         }
         let origin = Origin { https: true, verify: true, host: "localhost".into(), port };
-        assert!(connect(&origin, Reach::Anywhere, Duration::from_secs(5)).await.unwrap().1);
+        assert!(connect(&origin, Reach::Anywhere, &names, Duration::from_secs(5)).await.unwrap().1);
     }
 }

@@ -17,6 +17,7 @@ mod connect;
 mod exchange;
 mod keyring;
 pub mod limits;
+mod lookup;
 pub mod manifest;
 mod platform;
 mod range;

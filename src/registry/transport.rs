@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use super::{
     connect::{Connection, Origin, Reach, dial},
     limits::Limits,
+    lookup::Names,
     tls::Tls,
 };
 use crate::model::{class::Class, failure::Failure};
@@ -38,6 +39,7 @@ pub(crate) struct Answer {
 
 pub(crate) struct Transport {
     tls: Tls,
+    names: Names,
     pub limits: Limits,
     idle: Idle,
 }
@@ -68,8 +70,8 @@ impl Idle {
 }
 
 impl Transport {
-    pub(crate) fn new(tls: Tls, limits: Limits) -> Self {
-        Self { tls, limits, idle: Idle::default() }
+    pub(crate) fn new(tls: Tls, names: Names, limits: Limits) -> Self {
+        Self { tls, names, limits, idle: Idle::default() }
     }
 
     pub(crate) async fn send(
@@ -85,7 +87,7 @@ impl Transport {
                 other => return other,
             }
         }
-        let connection = dial(origin, reach, &self.tls, &self.limits).await?;
+        let connection = dial(origin, reach, &self.tls, &self.names, &self.limits).await?;
         self.exchange(origin, connection, out).await
     }
 

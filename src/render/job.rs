@@ -20,7 +20,7 @@ use k8s_openapi::{
 };
 
 use super::{
-    IMAGES, Run, STORE_LABEL, Worker, child, labels,
+    IMAGES, Run, STORE_LABEL, Worker, child, labels, place,
     secret::{REQUEST_FILE, run_of},
 };
 use crate::{
@@ -28,7 +28,8 @@ use crate::{
     model::{
         class::{Class, Kind},
         names,
-        request::PullRequest,
+        plan::StartRun,
+        pod::PodShape,
     },
 };
 
@@ -45,7 +46,8 @@ const STORE: &str = "store";
 const REQUEST: &str = "request";
 const CREDENTIALS: &str = "credentials";
 
-pub fn job(request: &PullRequest, worker: &Worker) -> Result<Job, serde_json::Error> {
+pub fn job(start: &StartRun, worker: &Worker) -> Result<Job, serde_json::Error> {
+    let StartRun { request, pod, eips, .. } = start;
     let run = run_of(request);
     let mut metadata = child(run, &worker.namespace, names::job(run.cache, run.number));
     let hosts: std::collections::BTreeSet<&str> =
@@ -54,13 +56,17 @@ pub fn job(request: &PullRequest, worker: &Worker) -> Result<Job, serde_json::Er
         (keys::HOSTS.to_owned(), hosts.into_iter().collect::<Vec<_>>().join(",")),
         (IMAGES.to_owned(), serde_json::to_string(&request.images)?),
     ]);
+    if !eips.is_empty() {
+        let eips: Vec<&str> = eips.iter().map(String::as_str).collect();
+        metadata.annotations.get_or_insert_default().insert(keys::EIPS.to_owned(), eips.join(","));
+    }
     Ok(Job {
         metadata,
         spec: Some(JobSpec {
             backoff_limit: Some(0),
             active_deadline_seconds: Some(DEADLINE_SECONDS),
             pod_failure_policy: Some(failure_policy()),
-            template: template(run, worker),
+            template: template(run, pod, worker),
             ..JobSpec::default()
         }),
         status: None,
@@ -94,20 +100,22 @@ fn failure_policy() -> PodFailurePolicy {
     }
 }
 
-fn template(run: Run<'_>, worker: &Worker) -> PodTemplateSpec {
-    let mut pod_labels = labels(run);
+fn template(run: Run<'_>, pod: &PodShape, worker: &Worker) -> PodTemplateSpec {
+    // Ours come last: no setting takes their place.
+    let mut pod_labels = pod.labels.clone();
+    pod_labels.extend(labels(run));
     pod_labels.insert(STORE_LABEL.to_owned(), worker.store_claim.clone());
+    let mut annotations = pod.annotations.clone();
+    annotations.extend([
+        (keys::CACHE_NAME.to_owned(), run.name.to_owned()),
+        // A mesh's proxy would outlive the worker and keep the Job from ending.
+        ("sidecar.istio.io/inject".to_owned(), "false".to_owned()),
+    ]);
+    let dns = pod.dns.as_ref().map(place::dns);
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(pod_labels),
-            annotations: Some(
-                [
-                    (keys::CACHE_NAME.to_owned(), run.name.to_owned()),
-                    // A mesh's proxy would outlive the worker and keep the Job from ending.
-                    ("sidecar.istio.io/inject".to_owned(), "false".to_owned()),
-                ]
-                .into(),
-            ),
+            annotations: Some(annotations),
             ..ObjectMeta::default()
         }),
         spec: Some(PodSpec {
@@ -115,7 +123,12 @@ fn template(run: Run<'_>, worker: &Worker) -> PodTemplateSpec {
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             termination_grace_period_seconds: Some(STOP_SECONDS),
-            affinity: worker.one_node.then(|| beside_the_store(&worker.store_claim)),
+            affinity: affinity(pod, worker),
+            node_selector: (!pod.node_selector.is_empty()).then(|| pod.node_selector.clone()),
+            tolerations: place::tolerations(pod),
+            host_aliases: place::host_aliases(pod),
+            dns_policy: dns.as_ref().and_then(|(policy, _)| policy.map(str::to_owned)),
+            dns_config: dns.map(|(_, config)| config),
             image_pull_secrets: Some(
                 worker.pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect(),
             ),
@@ -200,26 +213,36 @@ fn volumes(run: Run<'_>, worker: &Worker) -> Vec<Volume> {
     ]
 }
 
+fn affinity(pod: &PodShape, worker: &Worker) -> Option<Affinity> {
+    let node_affinity = place::node_affinity(pod);
+    let pod_affinity = worker.one_node.then(|| beside_the_store(&worker.store_claim));
+    (node_affinity.is_some() || pod_affinity.is_some()).then_some(Affinity {
+        node_affinity,
+        pod_affinity,
+        pod_anti_affinity: None,
+    })
+}
+
 /// The mirror carries the same label and the same term, so that all of them meet on the volume's node.
-fn beside_the_store(claim: &str) -> Affinity {
+fn beside_the_store(claim: &str) -> PodAffinity {
     let labels: BTreeMap<String, String> = [(STORE_LABEL.to_owned(), claim.to_owned())].into();
-    Affinity {
-        pod_affinity: Some(PodAffinity {
-            required_during_scheduling_ignored_during_execution: Some(vec![PodAffinityTerm {
-                topology_key: "kubernetes.io/hostname".to_owned(),
-                label_selector: Some(LabelSelector { match_labels: Some(labels), match_expressions: None }),
-                ..PodAffinityTerm::default()
-            }]),
-            ..PodAffinity::default()
-        }),
-        ..Affinity::default()
+    PodAffinity {
+        required_during_scheduling_ignored_during_execution: Some(vec![PodAffinityTerm {
+            topology_key: "kubernetes.io/hostname".to_owned(),
+            label_selector: Some(LabelSelector { match_labels: Some(labels), match_expressions: None }),
+            ..PodAffinityTerm::default()
+        }]),
+        ..PodAffinity::default()
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{model::class::EXIT_STOPPED, render::default_resources};
+    use crate::{
+        model::{class::EXIT_STOPPED, request::PullRequest},
+        render::default_resources,
+    };
 
     pub(crate) fn sample_request() -> PullRequest {
         serde_json::from_value(serde_json::json!({
@@ -243,8 +266,18 @@ pub(crate) mod tests {
         }
     }
 
+    pub(crate) fn sample_start() -> StartRun {
+        StartRun {
+            request: sample_request(),
+            secrets: vec![],
+            hosts: [].into(),
+            pod: PodShape::default(),
+            eips: ["eip-1".to_owned()].into(),
+        }
+    }
+
     fn rendered(worker: &Worker) -> (Job, PodSpec) {
-        let job = job(&sample_request(), worker).unwrap();
+        let job = job(&sample_start(), worker).unwrap();
         let pod = job.spec.clone().unwrap().template.spec.unwrap();
         (job, pod)
     }
@@ -326,6 +359,7 @@ pub(crate) mod tests {
         let (job, pod) = rendered(&sample_worker());
         let annotations = job.metadata.annotations.unwrap();
         assert_eq!(annotations[keys::HOSTS], "docker.io,reg.example.com:5000");
+        assert_eq!(annotations[keys::EIPS], "eip-1");
         let images: Vec<String> = serde_json::from_str(&annotations[IMAGES]).unwrap();
         assert_eq!(images[0], "docker.io/library/nginx:1.27");
         let spec = job.spec.unwrap();

@@ -14,10 +14,11 @@ use kube::Resource as _;
 
 use crate::{
     api::{ImageCache, keys},
-    model::{reference::RegistryHost, request::CacheKey},
+    model::{pod::WORKER_LABELS, reference::RegistryHost, request::CacheKey},
 };
 
 pub mod job;
+mod place;
 pub mod secret;
 
 /// On Jobs: the images of the run as JSON, in the order of the request. A report is read back with them, also
@@ -67,16 +68,9 @@ pub fn default_resources() -> ResourceRequirements {
 
 /// Labels of a run's children and of its pod.
 pub fn labels(run: Run<'_>) -> BTreeMap<String, String> {
-    [
-        ("app.kubernetes.io/name", "imagecache".to_owned()),
-        ("app.kubernetes.io/component", "worker".to_owned()),
-        (keys::MANAGED_BY_LABEL, keys::MANAGED_BY.to_owned()),
-        (keys::CACHE_UID_LABEL, run.cache.to_string()),
-        (keys::RUN_LABEL, run.number.to_string()),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_owned(), value))
-    .collect()
+    let own = [(keys::CACHE_UID_LABEL, run.cache.to_string()), (keys::RUN_LABEL, run.number.to_string())];
+    let all = WORKER_LABELS.map(|(key, value)| (key, value.to_owned())).into_iter().chain(own);
+    all.map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// Metadata of a child: found by labels, collected with its owner.

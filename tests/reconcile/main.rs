@@ -81,6 +81,7 @@ impl World {
             logs: Arc::default(),
             secret_reads: Arc::default(),
             mirror: Arc::default(),
+            profiles: Arc::default(),
             identity: "test".into(),
         };
         let context = Arc::new(Context::new(cluster, settings, Arc::<Metrics>::default()));

@@ -1,12 +1,35 @@
 //! Annotations read by the table: typed settings, everything that is wrong at once, and a notice for each key that
 //! has no effect here.
+//!
+//! | file | answers for |
+//! |---|---|
+//! | [`table`] | the keys |
+//! | [`form`] | how values are written |
+//! | [`effect`] | what a key does, on each platform |
+//! | [`pages`] | where the clouds say so |
+//! | `misspelt` | keys that are none |
 
+pub mod effect;
+pub mod form;
+mod misspelt;
+pub mod pages;
 pub mod table;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, fmt};
 
-use self::table::{Effect, Form, PREFIXES, Row, TABLE};
-use super::{judge::Invalid, reference::RegistryHost, request::Dialect};
+use self::{
+    effect::Effect,
+    form::Value,
+    table::{Row, TABLE},
+};
+use super::{
+    judge::Invalid,
+    lookup::{Dns, HostAlias},
+    reference::RegistryHost,
+    request::Dialect,
+};
 
 /// What the annotations of one object say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,86 +42,226 @@ pub struct Annotations {
     pub flash: Option<Set<bool>>,
     pub architecture: Option<Set<String>>,
     pub os: Option<Set<String>>,
+    pub subnets: Option<Set<Vec<String>>>,
+    pub security_groups: Option<Set<Vec<String>>>,
+    pub resource_groups: Option<Set<Vec<String>>>,
+    pub existing_eips: Option<Set<Vec<String>>>,
+    /// `true`, or TKE's object of properties.
+    pub new_eip: Option<Set<String>>,
+    pub new_eip_details: Vec<Set<String>>,
+    pub hosts: Option<Set<Vec<HostAlias>>>,
+    pub dns: Option<Set<Dns>>,
+    /// Settings of the pod itself.
+    pub pod: Vec<Set<String>>,
     /// The vocabulary the object uses, if it uses one.
     pub dialect: Option<Dialect>,
     pub notices: Vec<String>,
     pub invalid: Vec<Invalid>,
 }
 
-/// A value and the key that set it.
+/// A value, the key that set it and where that key stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set<T> {
     pub value: T,
     pub key: &'static str,
+    pub dialect: Dialect,
+    pub origin: Origin,
+}
+
+/// Who says so. All but the object are the operator's word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Origin {
+    #[default]
+    Object,
+    EciProfile,
+    EksConfig,
+    Operator,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Object => "the object",
+            Self::EciProfile => "ConfigMap kube-system/eci-profile",
+            Self::EksConfig => "ConfigMap kube-system/eks-config",
+            Self::Operator => "the operator",
+        })
+    }
+}
+
+/// The key that names a registry, and where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named {
+    pub key: &'static str,
+    pub origin: Origin,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts {
-    /// By host, the key that names it.
-    pub named: BTreeMap<RegistryHost, &'static str>,
-    /// The key that says `all`.
-    pub all: Option<&'static str>,
+    pub named: BTreeMap<RegistryHost, Named>,
+    /// Who says `all`.
+    pub all: Option<Named>,
 }
 
 impl Hosts {
     pub fn covers(&self, host: &RegistryHost) -> bool {
         self.all.is_some() || self.named.contains_key(host)
     }
+
+    pub fn is_empty(&self) -> bool {
+        self.all.is_none() && self.named.is_empty()
+    }
 }
 
-/// Reads all annotations. Order of the table, so that messages come in a stable order.
+/// Reads all annotations of an object. Order of the table, so that messages come in a stable order.
 pub fn read(annotations: &BTreeMap<String, String>) -> Annotations {
+    let mut seen = read_from(annotations, Origin::Object);
+    seen.notices.extend(misspelt::notices(annotations));
+    seen
+}
+
+/// The same for a set of defaults.
+pub fn read_from(annotations: &BTreeMap<String, String>, origin: Origin) -> Annotations {
     let mut seen = Annotations::default();
     for row in TABLE {
         let Some(text) = annotations.get(row.key).map(|text| text.trim()) else { continue };
         seen.dialect.get_or_insert(row.dialect);
-        if text.is_empty() && row.form != Form::Text {
+        if text.is_empty() && !row.form.takes_nothing() {
             continue;
         }
-        if let Err(message) = seen.take(row, text) {
-            seen.invalid.push(Invalid { field: row.key.to_owned(), message });
+        match row.form.read(text) {
+            Ok(value) => seen.take(row, value, origin),
+            Err(message) => seen.invalid.push(Invalid { field: row.key.to_owned(), message }),
         }
     }
-    let known: BTreeSet<&str> = TABLE.iter().map(|row| row.key).collect();
-    let unknown = |key: &&String| {
-        PREFIXES.iter().any(|prefix| key.starts_with(prefix)) && !known.contains(key.as_str())
-    };
-    for key in annotations.keys().filter(unknown) {
-        seen.notices.push(format!("{key}: this annotation is not known and has no effect; is it misspelt?"));
-    }
+    seen.one_way_out();
     seen
 }
 
 impl Annotations {
-    fn take(&mut self, row: &Row, text: &str) -> Result<(), String> {
-        match row.effect {
-            Effect::PlainHttp => hosts(row, text, &mut self.plain_http),
-            Effect::SkipVerify => hosts(row, text, &mut self.skip_verify),
-            Effect::Size => number(row, text).map(|n| set(&mut self.size_gib, row, n, &mut self.notices)),
-            Effect::Retention => {
-                number(row, text).map(|n| set(&mut self.retention_days, row, n, &mut self.notices))
+    fn take(&mut self, row: &Row, value: Value, origin: Origin) {
+        let Self { notices, .. } = self;
+        if let Value::List(ids) = &value
+            && let Some(masked) = ids.iter().find(|id| id.contains('*'))
+        {
+            notices.push(format!(
+                "{}: {masked} is masked, as in the cloud's documentation: write the whole id",
+                row.key
+            ));
+        }
+        match (row.effect, value) {
+            (Effect::PlainHttp, Value::Hosts { named, all }) => {
+                hosts(row, named, all, origin, &mut self.plain_http);
             }
-            Effect::Reuse => flag(text).map(|on| set(&mut self.reuse, row, on, &mut self.notices)),
-            Effect::Flash => flag(text).map(|on| set(&mut self.flash, row, on, &mut self.notices)),
-            Effect::Architecture => {
-                word(row, text).map(|w| set(&mut self.architecture, row, w, &mut self.notices))
+            (Effect::SkipVerify, Value::Hosts { named, all }) => {
+                hosts(row, named, all, origin, &mut self.skip_verify);
             }
-            Effect::Os => word(row, text).map(|w| set(&mut self.os, row, w, &mut self.notices)),
-            Effect::None => {
-                let asked = if row.form == Form::Flag { flag(text)? } else { true };
-                if asked {
-                    self.notices.push(format!("{}: it asks for {}; not honoured here", row.key, row.meaning));
+            (Effect::Size, Value::Number(n)) => set(&mut self.size_gib, row, n, origin, notices),
+            (Effect::Retention, Value::Number(n)) => set(&mut self.retention_days, row, n, origin, notices),
+            (Effect::Reuse, Value::Flag(on)) => set(&mut self.reuse, row, on, origin, notices),
+            (Effect::Flash, Value::Flag(on)) => set(&mut self.flash, row, on, origin, notices),
+            (Effect::Architecture, Value::Text(w)) => set(&mut self.architecture, row, w, origin, notices),
+            (Effect::Os, Value::Text(w)) => set(&mut self.os, row, w, origin, notices),
+            (Effect::Subnets, Value::List(ids)) => set(&mut self.subnets, row, ids, origin, notices),
+            (Effect::SecurityGroups, Value::List(ids)) => {
+                set(&mut self.security_groups, row, ids, origin, notices);
+            }
+            (Effect::ResourceGroup, Value::List(ids)) => {
+                set(&mut self.resource_groups, row, ids, origin, notices);
+            }
+            (Effect::ExistingEip, Value::List(ids)) => {
+                set(&mut self.existing_eips, row, ids, origin, notices);
+            }
+            (Effect::NewEip, Value::Flag(false)) => {}
+            (Effect::NewEip, Value::Flag(true)) => {
+                set(&mut self.new_eip, row, "true".to_owned(), origin, notices);
+            }
+            (Effect::NewEipObject, Value::Text(text)) => set(&mut self.new_eip, row, text, origin, notices),
+            (Effect::Hosts, Value::Aliases(all)) => set(&mut self.hosts, row, all, origin, notices),
+            (Effect::Dns, Value::Dns(dns, more)) => {
+                if more {
+                    notices.push(format!("{}: two name servers are used, more are left out", row.key));
                 }
-                Ok(())
+                set(&mut self.dns, row, dns, origin, notices);
+            }
+            (Effect::None(why), value) => {
+                if value != Value::Flag(false) {
+                    notices.push(format!("{}: it asks for {}; {why}", row.key, row.meaning));
+                }
+            }
+            (effect, value) => {
+                let details = effect == Effect::NewEipDetail;
+                let value = match value {
+                    Value::Number(n) => n.to_string(),
+                    Value::Flag(on) => on.to_string(),
+                    Value::List(ids) => ids.join(","),
+                    Value::Text(text) => text,
+                    _ => return,
+                };
+                let all = if details { &mut self.new_eip_details } else { &mut self.pod };
+                all.push(Set { value, key: row.key, dialect: row.dialect, origin });
             }
         }
+    }
+
+    /// An existing address and a new one exclude each other; properties of a new one need a new one.
+    fn one_way_out(&mut self) {
+        if let (Some(existing), Some(new)) = (&self.existing_eips, &self.new_eip) {
+            let message = format!(
+                "{} asks for an existing EIP and {} for a new one: remove one of the two",
+                existing.key, new.key
+            );
+            self.invalid.push(Invalid { field: existing.key.to_owned(), message });
+        }
+        if self.new_eip.is_none() && !self.new_eip_details.is_empty() {
+            let keys: Vec<&str> = self.new_eip_details.iter().map(|set| set.key).collect();
+            self.notices.push(format!(
+                "{}: it belongs to a new EIP, and none is asked for, so it has no effect",
+                keys.join(", ")
+            ));
+            self.new_eip_details.clear();
+        }
+    }
+
+    /// What is not said is taken from these: the object is asked before.
+    pub fn or(&mut self, defaults: &Self) {
+        fn fill<T: Clone>(slot: &mut Option<T>, default: &Option<T>) {
+            if slot.is_none() {
+                slot.clone_from(default);
+            }
+        }
+        if self.plain_http.is_empty() {
+            self.plain_http = defaults.plain_http.clone();
+        }
+        if self.skip_verify.is_empty() {
+            self.skip_verify = defaults.skip_verify.clone();
+        }
+        fill(&mut self.subnets, &defaults.subnets);
+        fill(&mut self.security_groups, &defaults.security_groups);
+        fill(&mut self.resource_groups, &defaults.resource_groups);
+        if self.existing_eips.is_none() && self.new_eip.is_none() {
+            self.existing_eips.clone_from(&defaults.existing_eips);
+            self.new_eip.clone_from(&defaults.new_eip);
+            self.new_eip_details.clone_from(&defaults.new_eip_details);
+        }
+        fill(&mut self.hosts, &defaults.hosts);
+        fill(&mut self.dns, &defaults.dns);
+        let own: Vec<&str> = self.pod.iter().map(|set| set.key).collect();
+        let more: Vec<_> = defaults.pod.iter().filter(|set| !own.contains(&set.key)).cloned().collect();
+        self.pod.extend(more);
     }
 }
 
 /// The earlier row of the table wins.
-fn set<T: PartialEq>(slot: &mut Option<Set<T>>, row: &Row, value: T, notices: &mut Vec<String>) {
+fn set<T: PartialEq>(
+    slot: &mut Option<Set<T>>,
+    row: &Row,
+    value: T,
+    origin: Origin,
+    notices: &mut Vec<String>,
+) {
     match slot {
-        None => *slot = Some(Set { value, key: row.key }),
+        None => *slot = Some(Set { value, key: row.key, dialect: row.dialect, origin }),
         Some(earlier) if earlier.value != value => {
             notices.push(format!("{}: {} says otherwise and wins", row.key, earlier.key));
         }
@@ -106,137 +269,19 @@ fn set<T: PartialEq>(slot: &mut Option<Set<T>>, row: &Row, value: T, notices: &m
     }
 }
 
-fn hosts(row: &Row, text: &str, into: &mut Hosts) -> Result<(), String> {
-    let mut bad = Vec::new();
-    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
-        if row.form == Form::HostsOrAll && item == "all" {
-            into.all = Some(row.key);
-            continue;
-        }
-        match item.parse::<RegistryHost>() {
-            Ok(host) => {
-                into.named.entry(host).or_insert(row.key);
-            }
-            Err(_) => bad.push(format!("{:?}", shown(item))),
-        }
+fn hosts(row: &Row, named: Vec<RegistryHost>, all: bool, origin: Origin, into: &mut Hosts) {
+    let who = Named { key: row.key, origin };
+    for host in named {
+        into.named.entry(host).or_insert(who);
     }
-    if bad.is_empty() {
-        return Ok(());
-    }
-    let all = if row.form == Form::HostsOrAll { ", or all" } else { "" };
-    bad.truncate(5);
-    Err(format!(
-        "not a registry address: {}; write host or host:port as in the image's name, comma separated{all}",
-        bad.join(", ")
-    ))
-}
-
-fn number(row: &Row, text: &str) -> Result<u32, String> {
-    let Form::Number(least, most) = row.form else { return Err(String::new()) };
-    text.parse().ok().filter(|n| (least..=most).contains(n)).ok_or_else(|| {
-        format!(
-            "{:?} is not a whole number from {least} to {most}: write for example \"{least}\"",
-            shown(text)
-        )
-    })
-}
-
-fn flag(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        _ => Err(format!("{:?} is neither \"true\" nor \"false\"", shown(text))),
+    if all {
+        into.all = Some(who);
     }
 }
 
-fn word(row: &Row, text: &str) -> Result<String, String> {
-    let Form::Word(words) = row.form else { return Err(String::new()) };
-    let lower = text.to_ascii_lowercase();
-    if words.contains(&lower.as_str()) {
-        Ok(lower)
-    } else {
-        Err(format!("{:?} is not known here: write one of {}", shown(text), words.join(", ")))
-    }
-}
-
-fn shown(text: &str) -> String {
-    text.chars().take(100).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn one(key: &str, value: &str) -> Annotations {
-        read(&BTreeMap::from([(key.to_owned(), value.to_owned())]))
-    }
-
-    #[test]
-    fn no_key_is_silent() {
-        for row in TABLE {
-            let value = match row.form {
-                Form::Hosts | Form::HostsOrAll => "registry.example.com:5000",
-                Form::Number(least, _) => &least.to_string(),
-                Form::Flag => "true",
-                Form::Word(words) => words[0],
-                Form::Text => "anything",
-            };
-            let seen = one(row.key, value);
-            assert!(seen.invalid.is_empty(), "{}: {:?}", row.key, seen.invalid);
-            assert_eq!(seen.dialect, Some(row.dialect), "{}", row.key);
-            let set =
-                Annotations { dialect: None, notices: vec![], ..seen.clone() } != Annotations::default();
-            assert_ne!(set, !seen.notices.is_empty(), "{}: it either acts or is reported", row.key);
-            assert_eq!(set, row.effect != Effect::None, "{}", row.key);
-        }
-        assert_eq!(one("k8s.aliyun.com/imc-sizes", "25").notices.len(), 1, "a misspelt key is reported");
-        assert_eq!(one("example.com/imc-size", "25"), Annotations::default());
-    }
-
-    #[test]
-    fn keys_are_unique_and_have_a_known_prefix() {
-        let keys: BTreeSet<&str> = TABLE.iter().map(|row| row.key).collect();
-        assert_eq!(keys.len(), TABLE.len());
-        assert!(keys.iter().all(|key| PREFIXES.iter().any(|p| key.starts_with(p))));
-    }
-
-    #[test]
-    fn lists_of_hosts_are_read_as_the_clouds_write_them() {
-        let seen = one("k8s.aliyun.com/plain-http-registry", " 192.168.0.1:5000, harbor.example.com ,,");
-        let named: Vec<&str> = seen.plain_http.named.keys().map(RegistryHost::as_str).collect();
-        assert_eq!(named, ["192.168.0.1:5000", "harbor.example.com"]);
-        assert!(one("eks.tke.cloud.tencent.com/registry-http-endpoint", "all").plain_http.all.is_some());
-        let only_a_name = one("k8s.aliyun.com/insecure-registry", "all");
-        assert_eq!(only_a_name.skip_verify.all, None);
-    }
-
-    #[test]
-    fn bad_values_are_one_sentence_per_key_that_says_what_to_write() {
-        for (key, value, says) in [
-            (
-                "k8s.aliyun.com/plain-http-registry",
-                "harbor***.pre.com,https://x,ok:5000",
-                "harbor***.pre.com",
-            ),
-            ("k8s.aliyun.com/imc-size", "19", "20 to 32768"),
-            ("k8s.aliyun.com/imc-size", "25Gi", "20 to 32768"),
-            ("k8s.aliyun.com/imc-retention-days", "0", "1 to 65536"),
-            ("k8s.aliyun.com/imc-enable-reuse", "yes", "true"),
-            ("k8s.aliyun.com/imc-cpu-arch", "x86", "amd64, arm64"),
-        ] {
-            let invalid = one(key, value).invalid;
-            assert_eq!(invalid.len(), 1, "{key}");
-            assert!(invalid[0].message.contains(says), "{}", invalid[0]);
-        }
-    }
-
-    #[test]
-    fn of_two_spellings_of_one_setting_the_newer_key_wins_with_a_notice() {
-        let both = read(&BTreeMap::from([
-            ("k8s.aliyun.com/imc-enable-reuse".to_owned(), "false".to_owned()),
-            ("k8s.aliyun.com/eci-image-cache".to_owned(), "true".to_owned()),
-        ]));
-        assert!(!both.reuse.unwrap().value);
-        assert_eq!(both.notices.len(), 1);
-    }
+/// What the object says of the pull pod's place: an edit of it ends a pull that is at work or failed, and no other.
+pub fn placement(annotations: &BTreeMap<String, String>) -> String {
+    let rows = TABLE.iter().filter(|row| row.effect.is_placement());
+    let said = rows.filter_map(|row| Some(format!("{}={}", row.key, annotations.get(row.key)?.trim())));
+    said.collect::<Vec<_>>().join("\n")
 }

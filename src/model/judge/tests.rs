@@ -1,0 +1,130 @@
+use super::*;
+use crate::model::request::Transport;
+
+fn judged(
+    images: &[&str],
+    annotations: &[(&str, &str)],
+) -> (Result<CacheRequest, Vec<Invalid>>, Vec<String>) {
+    judged_spec(annotations, |spec| spec.images = images.iter().map(|&image| image.to_owned()).collect())
+}
+
+fn judged_spec(
+    annotations: &[(&str, &str)],
+    change: impl FnOnce(&mut ImageCacheSpec),
+) -> (Result<CacheRequest, Vec<Invalid>>, Vec<String>) {
+    let annotations = annotations.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
+    let mut spec = ImageCacheSpec { images: vec!["nginx".into()], ..ImageCacheSpec::default() };
+    change(&mut spec);
+    judge_spec(&annotations, &spec, &Settings::default())
+}
+
+const HTTP: &str = "k8s.aliyun.com/plain-http-registry";
+const SKIP: &str = "k8s.aliyun.com/insecure-registry";
+const TKE_HTTP: &str = "eks.tke.cloud.tencent.com/registry-http-endpoint";
+
+#[test]
+fn unset_means_the_operators_defaults() {
+    let (request, notices) = judged(&["nginx:1"], &[]);
+    let request = request.unwrap();
+    assert_eq!((request.size_limit, request.retention_days), (20 << 30, None));
+    assert!(request.reuse && request.access.is_empty() && notices.is_empty());
+    assert_eq!(request.dialect, Dialect::Eci);
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_with_their_place() {
+    let (request, _) = judged_spec(&[("k8s.aliyun.com/imc-size", "5"), (HTTP, "http://x")], |spec| {
+        spec.images = vec!["ok".into(), "Bad".into(), "also:bad:".into()];
+        spec.image_pull_secrets = vec!["bare".into()];
+        spec.retention_days = Some(0);
+        spec.platforms = vec!["arm64".into()];
+    });
+    let fields: Vec<String> = request.unwrap_err().into_iter().map(|invalid| invalid.field).collect();
+    assert_eq!(
+        fields,
+        [
+            "spec.images[1]",
+            "spec.images[2]",
+            "spec.imagePullSecrets[0]",
+            "spec.platforms[0]",
+            "spec.retentionDays",
+            HTTP,
+            "k8s.aliyun.com/imc-size"
+        ]
+    );
+}
+
+#[test]
+fn a_bare_secret_name_is_answered_with_what_to_write() {
+    let error = "my-key".parse::<SecretName>().unwrap_err().to_string();
+    assert!(error.contains("default:my-key"), "{error}");
+    assert_eq!("a/b.c".parse::<SecretName>().unwrap(), "a:b.c".parse().unwrap());
+}
+
+#[test]
+fn an_annotation_that_differs_from_spec_wins_and_the_user_is_told() {
+    let keys = [("k8s.aliyun.com/imc-size", "30"), ("k8s.aliyun.com/imc-retention-days", "7")];
+    let (request, notices) = judged_spec(&keys, |spec| {
+        spec.image_cache_size = Some(25);
+        spec.retention_days = Some(7);
+    });
+    let request = request.unwrap();
+    assert_eq!((request.size_limit, request.retention_days), (30 << 30, Some(7)));
+    assert_eq!(notices.len(), 1, "equal values are no news: {notices:?}");
+    let (request, notices) = judged_spec(&[("k8s.aliyun.com/imc-cpu-arch", "arm64")], |spec| {
+        spec.platforms = vec!["linux/amd64".into()];
+    });
+    assert_eq!((request.unwrap().platforms[0].to_string().as_str(), notices.len()), ("linux/arm64", 1));
+}
+
+#[test]
+fn a_host_in_both_lists_is_plain_http() {
+    let (request, notices) = judged(&["r.io:5000/a"], &[(HTTP, "r.io:5000"), (SKIP, "r.io:5000")]);
+    let access = request.unwrap().access[&"r.io:5000".parse().unwrap()];
+    assert_eq!(access, Access { transport: Transport::PlainHttp, overridden: true });
+    assert!(notices.iter().any(|notice| notice.contains("plain HTTP counts")), "{notices:?}");
+}
+
+#[test]
+fn all_reaches_the_hosts_of_the_images_and_carries_no_credentials() {
+    let (request, _) = judged(&["r.io:5000/a", "named.io/b"], &[(TKE_HTTP, "named.io,all")]);
+    let request = request.unwrap();
+    let anonymous: Vec<&str> = request.anonymous.iter().map(RegistryHost::as_str).collect();
+    assert_eq!(anonymous, ["r.io:5000"]);
+    assert!(request.access.values().all(|access| access.transport == Transport::PlainHttp));
+    assert_eq!((request.access.len(), request.dialect), (2, Dialect::Tke));
+}
+
+#[test]
+fn a_listed_host_that_no_image_uses_is_pointed_out() {
+    let (_, notices) = judged(&["10.0.0.5:5000/a"], &[(HTTP, "10.0.0.5")]);
+    assert!(notices[0].contains("10.0.0.5:5000"), "{notices:?}");
+}
+
+#[test]
+fn images_and_secrets_that_are_listed_twice_count_once() {
+    let (request, notices) = judged(&["nginx", "docker.io/library/nginx:latest"], &[]);
+    assert_eq!((request.unwrap().images.len(), notices.len()), (1, 1));
+}
+
+#[test]
+fn what_calls_for_another_pull_changes_the_hash_and_nothing_else_does() {
+    let hash = |(request, _): (Result<CacheRequest, Vec<Invalid>>, Vec<String>)| request.unwrap().inputs;
+    let base = hash(judged(&["a", "b"], &[]));
+    assert_eq!(base, hash(judged(&["b", "a"], &[])), "order");
+    let limits = [("k8s.aliyun.com/imc-size", "99"), ("k8s.aliyun.com/imc-retention-days", "9")];
+    assert_eq!(base, hash(judged(&["a", "b"], &limits)), "limits");
+    assert_eq!(base, hash(judged(&["a", "b"], &[("k8s.aliyun.com/vswitch-ids", "vsw-x")])), "place");
+    for (key, value) in [
+        (SKIP, "docker.io"),
+        ("k8s.aliyun.com/imc-cpu-arch", "arm64"),
+        ("k8s.aliyun.com/imc-enable-reuse", "false"),
+    ] {
+        assert_ne!(base, hash(judged(&["a", "b"], &[(key, value)])), "{key}");
+    }
+    let more = judged_spec(&[], |spec| {
+        spec.images = vec!["a".into(), "b".into()];
+        spec.image_pull_secrets = vec!["x:y".into()];
+    });
+    assert_ne!(base, hash(more), "secrets");
+}
