@@ -311,10 +311,10 @@ pub struct ExplainArgs {
 /// How names are looked up for caches that do not say.
 #[derive(Clone, Debug, Args)]
 pub struct NameArgs {
-    /// Host aliases of all pulls, as JSON: [{"ip":"10.0.0.5","hostnames":["registry.lan"]}].
+    /// Host aliases of all pulls, as JSON: `[{"ip":"10.0.0.5","hostnames":["registry.lan"]}]`.
     #[arg(long, value_name = "JSON", env = "KCI_HOST_ALIASES", value_parser = aliases)]
     pub host_aliases: Option<Aliases>,
-    /// Name servers of all pulls, as JSON: {"nameservers":["10.0.0.2"],"searches":[],"options":[]}.
+    /// Name servers of all pulls, as JSON: `{"nameservers":["10.0.0.2"],"searches":[],"options":[]}`.
     #[arg(long, value_name = "JSON", env = "KCI_DNS_CONFIG", value_parser = lookup::pod_dns)]
     pub dns_config: Option<Dns>,
 }

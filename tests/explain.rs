@@ -226,6 +226,68 @@ fn each_way_to_say_something_reaches_the_pod_of_its_cloud() {
     assert!(!pod.to_string().contains("admin") && notices[0].contains("gives them no rights"), "{notices:?}");
 }
 
+fn shaped(settings: &Settings, annotations: &Value) -> Explained {
+    let cache = json!({"apiVersion": "eci.alibabacloud.com/v1", "kind": "ImageCache",
+        "metadata": {"name": "x", "annotations": annotations}, "spec": {"images": ["r.example.com/a:1"]}});
+    explain(&serde_json::from_value(cache).unwrap(), settings)
+}
+
+#[test]
+fn selectors_of_the_profile_add_to_pods_they_match_and_replace_nothing() {
+    let selectors = json!([
+        {"name": "ours", "objectSelector": {"matchLabels": {"app.kubernetes.io/component": "worker"}},
+         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "imagecache-system"}},
+         "effect": {"annotations": {"k8s.aliyun.com/eci-use-specs": "2-4Gi", "k8s.aliyun.com/eci-vswitch": "vsw-theirs"},
+                    "labels": {"team": "images", "app.kubernetes.io/name": "other"}}},
+        {"name": "later", "effect": {"annotations": {"k8s.aliyun.com/eci-use-specs": "8-16Gi"}}},
+        {"name": "others", "objectSelector": {"matchLabels": {"app": "web"}}, "effect": {"labels": {"no": "no"}}},
+    ]);
+    let eci = Data::from([("selectors".to_owned(), selectors.to_string())]);
+    let profile = Profile::read(Some(&eci), None, None);
+    assert_eq!(profile.problems, Vec::<String>::new());
+    let settings = Settings { profile: Arc::new(profile), ..settings(Cloud::Eci) };
+    let pod = shaped(&settings, &json!({"k8s.aliyun.com/vswitch-ids": "vsw-own"})).pod.unwrap();
+    let (annotations, labels) = (&pod["metadata"]["annotations"], &pod["metadata"]["labels"]);
+    assert_eq!(annotations["k8s.aliyun.com/eci-vswitch"], "vsw-own");
+    assert_eq!(annotations["k8s.aliyun.com/eci-use-specs"], "2-4Gi", "the earlier entry wins");
+    assert_eq!(
+        (&labels["team"], &labels["app.kubernetes.io/name"]),
+        (&json!("images"), &json!("imagecache"))
+    );
+    assert!(labels["no"].is_null());
+    let elsewhere = Settings { cloud: Cloud::Kci, ..settings };
+    assert!(shaped(&elsewhere, &json!({})).pod.unwrap()["metadata"]["labels"]["team"].is_null());
+}
+
+#[test]
+fn the_store_of_one_node_keeps_the_pull_there_with_a_notice() {
+    let settings = Settings { one_node: true, ..settings(Cloud::Kubernetes) };
+    let keys = json!({"k8s.aliyun.com/vswitch-ids": "vsw-bp1dktddjsg5nktvaaaa",
+        "k8s.aliyun.com/security-group-id": "sg-bp1dktddjsg5nktvaaaa"});
+    let explained = shaped(&settings, &keys);
+    let pod = explained.pod.unwrap();
+    assert!(
+        pod["spec"]["affinity"]["nodeAffinity"].is_null()
+            && pod["spec"]["affinity"]["podAffinity"].is_object()
+    );
+    assert_eq!(pod["metadata"]["labels"]["network"], "registries-only", "a label binds to no node");
+    assert!(explained.notices[0].contains("the store's volume is on one node"), "{:?}", explained.notices);
+}
+
+#[test]
+fn the_registry_of_the_operators_image_is_in_no_list_that_a_cache_gives_its_pod() {
+    let keys = json!({
+        "k8s.aliyun.com/insecure-registry": "registry.example.com",
+        "k8s.aliyun.com/plain-http-registry": "registry.example.com",
+        "k8s.aliyun.com/eci-custom-hosts": r#"[{"host":"Registry.example.com","ip":"10.6.6.6"}]"#,
+    });
+    for cloud in [Cloud::Eci, Cloud::Kci, Cloud::Tke] {
+        let pod = shaped(&settings(cloud), &keys).pod.unwrap();
+        let annotations = pod["metadata"]["annotations"].to_string().to_lowercase();
+        assert!(!annotations.contains("registry.example.com"), "{annotations}");
+    }
+}
+
 fn run(args: &[&str]) -> (i32, String, String) {
     let Output { status, stdout, stderr } =
         Command::new(env!("CARGO_BIN_EXE_imagecache")).args(args).output().unwrap();

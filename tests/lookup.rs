@@ -14,7 +14,7 @@ use imagecache::{
         reference::Reference,
         request::{Access, Transport},
     },
-    registry::{Client, Config, Publicity},
+    registry::{Client, Config, Limits, Publicity},
 };
 use tokio::net::UdpSocket;
 use upstream::Registry;
@@ -59,7 +59,8 @@ fn aliased() -> Lookup {
 fn config(registry: &Registry, lookup: Lookup) -> Config {
     let host = format!("{NAME}:{}", registry.address.port()).parse().unwrap();
     let access = [(host, Access { transport: Transport::PlainHttp, overridden: false })].into();
-    Config { access, lookup, ..Config::default() }
+    let limits = Limits { tries: 1, ..Limits::default() };
+    Config { access, lookup, limits, ..Config::default() }
 }
 
 fn image(registry: &Registry) -> Reference {
@@ -128,7 +129,9 @@ async fn pull(folder: &Path, manifest: &str) -> (i32, String) {
 }
 
 fn manifest(image: &str, annotations: &[(&str, String)]) -> String {
-    let lines: String = annotations.iter().map(|(key, value)| format!("    {key}: '{value}'\n")).collect();
+    let lines: Vec<String> =
+        annotations.iter().map(|(key, value)| format!("    {key}: '{value}'\n")).collect();
+    let lines = lines.concat();
     format!(
         "apiVersion: eci.alibabacloud.com/v1\nkind: ImageCache\nmetadata:\n  name: shop\n  annotations:\n    a: b\n\
          {lines}spec:\n  images: [\"{image}\"]\n"

@@ -91,7 +91,7 @@ pub async fn run_with(
     tracing::info!(namespace = config.namespace, image = worker.image, "starting");
 
     let identity: Arc<str> = identity(config.pod_name.as_deref()).into();
-    let watches = watches::Watches::default();
+    let watches = watches::Watches::new(config.placement);
     let (fence, bell) = (Fence::default(), watches::Bell::default());
     let (health, metrics) = (Arc::<health::Health>::default(), Arc::<Metrics>::default());
     let cluster = Cluster {
@@ -107,7 +107,7 @@ pub async fn run_with(
         identity: Arc::clone(&identity),
     };
     let (tasks, ending) = (TaskTracker::new(), CancellationToken::new());
-    watches.start(&cluster, &bell, &health, &metrics, &tasks, &ending, &config.placement);
+    watches.start(&cluster, &bell, &health, &metrics, &tasks, &ending);
     let report = health::Report {
         health: Arc::clone(&health),
         stores: cluster.stores.clone(),

@@ -73,14 +73,16 @@ impl Bell {
 /// The stores with their writers, before the watches run.
 pub struct Watches {
     pub stores: Stores,
+    /// The name of the ConfigMap with the placement map.
+    placement: String,
     caches: Writer<Guarded>,
     jobs: Writer<Job>,
     pods: Writer<Pod>,
     nodes: Writer<PartialObjectMeta<Node>>,
 }
 
-impl Default for Watches {
-    fn default() -> Self {
+impl Watches {
+    pub fn new(placement: String) -> Self {
         let (caches, jobs, pods, nodes) =
             (Writer::default(), Writer::default(), Writer::default(), Writer::default());
         let stores = Stores {
@@ -89,7 +91,7 @@ impl Default for Watches {
             pods: pods.as_reader(),
             nodes: nodes.as_reader(),
         };
-        Self { stores, caches, jobs, pods, nodes }
+        Self { stores, placement, caches, jobs, pods, nodes }
     }
 }
 
@@ -112,9 +114,8 @@ impl Watches {
         metrics: &Arc<Metrics>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
-        placement: &str,
     ) {
-        let Self { stores: _, caches, jobs, pods, nodes } = self;
+        let Self { stores: _, placement, caches, jobs, pods, nodes } = self;
         let shared = Shared {
             bell: bell.clone(),
             cluster: cluster.clone(),
@@ -144,7 +145,7 @@ impl Watches {
         for (source, kind, place, name) in [
             (Source::EciProfile, "eci-profile", profile::NAMESPACE, profile::ECI_PROFILE),
             (Source::EksConfig, "eks-config", profile::NAMESPACE, profile::EKS_CONFIG),
-            (Source::Placement, "placement", namespace.as_str(), placement),
+            (Source::Placement, "placement", namespace.as_str(), placement.as_str()),
         ] {
             let writer = Writer::<ConfigMap>::default();
             let store = writer.as_reader();

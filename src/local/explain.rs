@@ -179,23 +179,23 @@ fn rows(cache: &ImageCache, request: &CacheRequest, seen: &Annotations, settings
     row(
         "size",
         text::bytes(request.size_limit),
-        annotated(whence(&seen.size_gib), size, "default (--default-size)"),
+        annotated(whence(seen.size_gib.as_ref()), size, "default (--default-size)"),
     );
     let days = request.retention_days.map_or("for ever".to_owned(), |days| format!("{days} days"));
     let kept = spec.retention_days.map(|_| "spec.retentionDays");
-    row("kept", days, annotated(whence(&seen.retention_days), kept, "default"));
+    row("kept", days, annotated(whence(seen.retention_days.as_ref()), kept, "default"));
     let platforms = match request.platforms.as_slice() {
         [] => "those of the nodes".to_owned(),
         some => joined(some.iter().map(ToString::to_string)),
     };
     let asked = (!spec.platforms.is_empty()).then_some("spec.platforms");
-    let chosen = whence(&seen.architecture).or_else(|| whence(&seen.os));
+    let chosen = whence(seen.architecture.as_ref()).or_else(|| whence(seen.os.as_ref()));
     row("platforms pulled", platforms, annotated(chosen, asked, "default"));
     let reuse = if request.reuse { "by the rules of permission" } else { "never" };
     row(
         "reuse of layers",
         reuse.to_owned(),
-        annotated(whence(&seen.reuse), None, "default (--reuse-default)"),
+        annotated(whence(seen.reuse.as_ref()), None, "default (--reuse-default)"),
     );
     for (host, access) in &request.access {
         let list = match access.transport {
@@ -244,8 +244,8 @@ fn rows(cache: &ImageCache, request: &CacheRequest, seen: &Annotations, settings
     rows
 }
 
-fn whence<T>(set: &Option<Set<T>>) -> Option<(&'static str, Origin)> {
-    set.as_ref().map(|set| (set.key, set.origin))
+fn whence<T>(set: Option<&Set<T>>) -> Option<(&'static str, Origin)> {
+    set.map(|set| (set.key, set.origin))
 }
 
 fn from(key: &str, origin: Origin) -> String {

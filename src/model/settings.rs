@@ -11,6 +11,7 @@ use super::{
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // each is a yes or no of the operator
 pub struct Settings {
     /// GiB a cache may hold when neither spec nor annotation says.
     pub default_size_gib: u32,

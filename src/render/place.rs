@@ -34,7 +34,7 @@ pub(super) fn node_affinity(pod: &PodShape) -> Option<NodeAffinity> {
             match_fields: None,
         })
         .collect();
-    (!terms.is_empty()).then(|| NodeAffinity {
+    (!terms.is_empty()).then_some(NodeAffinity {
         required_during_scheduling_ignored_during_execution: Some(NodeSelector {
             node_selector_terms: terms,
         }),

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod any_order;
+mod settings;
 mod world;
 
 use std::time::Duration;

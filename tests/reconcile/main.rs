@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod leader;
+mod place;
 mod secrets;
 mod server;
 mod starts;

@@ -225,27 +225,22 @@ impl Annotations {
 
     /// What is not said is taken from these: the object is asked before.
     pub fn or(&mut self, defaults: &Self) {
-        fn fill<T: Clone>(slot: &mut Option<T>, default: &Option<T>) {
-            if slot.is_none() {
-                slot.clone_from(default);
-            }
-        }
         if self.plain_http.is_empty() {
             self.plain_http = defaults.plain_http.clone();
         }
         if self.skip_verify.is_empty() {
             self.skip_verify = defaults.skip_verify.clone();
         }
-        fill(&mut self.subnets, &defaults.subnets);
-        fill(&mut self.security_groups, &defaults.security_groups);
-        fill(&mut self.resource_groups, &defaults.resource_groups);
+        self.subnets = self.subnets.take().or_else(|| defaults.subnets.clone());
+        self.security_groups = self.security_groups.take().or_else(|| defaults.security_groups.clone());
+        self.resource_groups = self.resource_groups.take().or_else(|| defaults.resource_groups.clone());
         if self.existing_eips.is_none() && self.new_eip.is_none() {
             self.existing_eips.clone_from(&defaults.existing_eips);
             self.new_eip.clone_from(&defaults.new_eip);
             self.new_eip_details.clone_from(&defaults.new_eip_details);
         }
-        fill(&mut self.hosts, &defaults.hosts);
-        fill(&mut self.dns, &defaults.dns);
+        self.hosts = self.hosts.take().or_else(|| defaults.hosts.clone());
+        self.dns = self.dns.take().or_else(|| defaults.dns.clone());
         let own: Vec<&str> = self.pod.iter().map(|set| set.key).collect();
         let more: Vec<_> = defaults.pod.iter().filter(|set| !own.contains(&set.key)).cloned().collect();
         self.pod.extend(more);
