@@ -110,6 +110,7 @@ fn images(source: &Source, import: &Import<'_>, named: Vec<Named>) -> Result<Vec
             // A time to come would win over every pull.
             resolved: named.resolved.unwrap_or(import.now).min(import.now),
             overridden: named.overridden,
+            led: false,
             public: None,
             closure: needs.closure,
         });

@@ -283,6 +283,7 @@ mod tests {
                 platforms: vec!["linux/amd64".parse().unwrap()],
                 resolved: "2026-01-02T03:04:05Z".parse().unwrap(),
                 overridden: false,
+                led: false,
                 public: None,
                 closure: blobs.iter().map(entry).collect(),
             }],

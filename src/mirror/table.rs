@@ -85,7 +85,8 @@ impl Table {
         for entry in &image.closure {
             contents.digests.entry(entry.digest.clone()).or_default().push(index);
         }
-        let tag_counts = !image.overridden || policy.public_registries.contains(host);
+        let listed = policy.public_registries.contains(host) && !image.led;
+        let tag_counts = !image.overridden || listed;
         // With a digest in the reference the tag is only a label.
         if let (Some(tag), None, true) = (image.reference.tag(), image.reference.digest(), tag_counts) {
             let newest = contents.tags.entry(tag.to_owned()).or_insert((image.resolved, index));
@@ -204,6 +205,7 @@ mod tests {
             platforms: vec![],
             resolved: time(resolved),
             overridden: false,
+            led: false,
             public: Some(time(resolved)),
             closure: vec![
                 entry(format!("{content}-manifest"), EntryKind::Manifest),
@@ -313,6 +315,10 @@ mod tests {
         assert!(table.manifest(&hub("team/a"), &by_digest, |_| false).is_some());
         let listed = Policy { public_registries: vec!["docker.io".parse().unwrap()], ..Policy::default() };
         let table = Table::build(&roots, &listed);
+        assert_eq!(tag(&table, &hub("team/a")).unwrap().digest, digest("bent-manifest"));
+        // A cache that says where the listed name leads may lead it to a host of its own.
+        let led = RootImage { overridden: true, led: true, ..image("team/a:1", "led", 50) };
+        let table = Table::build(&[&roots[..], &[root("g", 1, vec![led])]].concat(), &listed);
         assert_eq!(tag(&table, &hub("team/a")).unwrap().digest, digest("bent-manifest"));
     }
 

@@ -39,6 +39,9 @@ pub struct RootImage {
     pub resolved: Timestamp,
     /// Resolved through a setting of an ImageCache: proves nothing to others, so served by digest only.
     pub overridden: bool,
+    /// Overridden by where the registry's name leads: then no list of the operator makes its tag count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub led: bool,
     /// Trust class: when it was last proved that everybody may have it. Absent means private.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public: Option<Timestamp>,

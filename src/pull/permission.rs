@@ -135,6 +135,7 @@ mod tests {
             platforms: vec![],
             resolved: Timestamp::UNIX_EPOCH,
             overridden: false,
+            led: false,
             public: None,
             closure: vec![Entry {
                 digest: layer(),

@@ -75,6 +75,7 @@ pub(super) mod tests {
             platforms: vec![],
             resolved: Timestamp::UNIX_EPOCH,
             overridden: false,
+            led: false,
             public: None,
             closure,
         }

@@ -98,6 +98,7 @@ pub(super) async fn resolve(resolver: &Resolver<'_>, reference: &Reference) -> R
         platforms,
         resolved: now,
         overridden: request.overridden(reference.host()),
+        led: request.lookup.overrides(reference.host()),
         public,
         closure: walk.closure,
     };

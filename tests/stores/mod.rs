@@ -78,6 +78,7 @@ pub fn root(store: &Store, cache: &str, run: u64, reference: &str, text: &str) -
             platforms: vec!["linux/amd64".parse().unwrap()],
             resolved: Timestamp::from_second(1_700_000_000 + i64::try_from(run).unwrap()).unwrap(),
             overridden: false,
+            led: false,
             public: None,
             closure,
         }],

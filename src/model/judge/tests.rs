@@ -128,3 +128,45 @@ fn what_calls_for_another_pull_changes_the_hash_and_nothing_else_does() {
     });
     assert_ne!(base, hash(more), "secrets");
 }
+
+#[test]
+fn the_operators_word_counts_where_the_object_is_silent_and_is_no_override() {
+    const ALIASES: &str = "k8s.ksyun.com/kci-host-aliases";
+    let alias = |ip: &str| crate::model::lookup::HostAlias {
+        ip: ip.parse().unwrap(),
+        hostnames: vec!["r.io".into()],
+    };
+    let eks = "eks.tke.cloud.tencent.com/registry-http-endpoint: r.io";
+    let eks = BTreeMap::from([("pod.annotations".to_owned(), eks.to_owned())]);
+    let profile = crate::model::profile::Profile::read(None, Some(&eks), None);
+    let settings = Settings {
+        host_aliases: Some(vec![alias("10.0.0.1")]),
+        profile: profile.into(),
+        ..Settings::default()
+    };
+    let of = |settings: &Settings, annotations: &[(&str, &str)]| {
+        let annotations = annotations.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let spec = ImageCacheSpec { images: vec!["r.io/a".into()], ..ImageCacheSpec::default() };
+        judge_spec(&annotations, &spec, settings).0.unwrap()
+    };
+    let host: RegistryHost = "r.io".parse().unwrap();
+    let silent = of(&settings, &[]);
+    assert_eq!(silent.access[&host], Access { transport: Transport::PlainHttp, overridden: false });
+    assert_eq!(
+        (silent.lookup.hosts.clone(), silent.lookup.overrides(&host)),
+        (vec![alias("10.0.0.1")], false)
+    );
+    assert_eq!(silent.inputs, of(&Settings::default(), &[]).inputs, "an edit of it is for the next pull");
+
+    let own = of(&settings, &[(ALIASES, r#"[{"ip":"10.0.0.2","hostnames":["r.io"]}]"#)]);
+    assert_eq!((own.lookup.hosts.clone(), own.lookup.overrides(&host)), (vec![alias("10.0.0.2")], true));
+    assert_ne!(own.inputs, silent.inputs);
+}
+
+#[test]
+fn a_place_is_no_input_but_known() {
+    let of = |id: &str| judged(&["a"], &[("k8s.aliyun.com/vswitch-ids", id)]).0.unwrap();
+    let (one, other, none) = (of("vsw-1"), of("vsw-2"), judged(&["a"], &[]).0.unwrap());
+    assert!(one.inputs == other.inputs && one.placement != other.placement);
+    assert_eq!((none.inputs == one.inputs, none.placement.as_str()), (true, ""));
+}
