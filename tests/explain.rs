@@ -355,3 +355,28 @@ fn explain_ends_with_the_status_of_an_invalid_object_and_names_every_key() {
     let (status, _, err) = run(&["explain", "-f", &manifest, "--strict-placement"]);
     assert!(status == 30 && err.contains("vsw-1 means nothing on the platform kubernetes"), "{err}");
 }
+
+#[test]
+fn the_operators_environment_counts_for_caches_that_do_not_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest =
+        written(folder.path(), "cache.yaml", &format!("{MANIFEST}    a: b\nspec:\n  images: [nginx:1]\n"));
+    let explain = |aliases: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imagecache"));
+        command.args(["explain", "-f", &manifest, "--platform", "kci"]).env("KCI_HOST_ALIASES", aliases);
+        command.env("KCI_DNS_CONFIG", r#"{"nameservers":["1.1.1.1"]}"#).output().unwrap()
+    };
+    let output = explain(r#"[{"ip":"1.2.3.4","hostnames":["www.privaterepo1.com"]}]"#);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for says in [
+        "the operator, KCI_HOST_ALIASES",
+        "www.privaterepo1.com = 1.2.3.4",
+        "nameserver 1.1.1.1",
+        "kci-dns-config",
+    ] {
+        assert!(text.contains(says), "{says}: {text}");
+    }
+    let refused = explain("1.2.3.4 www.privaterepo1.com");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("write for example"));
+}

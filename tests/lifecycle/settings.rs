@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use imagecache::{
     api::ImageCache,
-    model::{annotations::table::TABLE, class::Class},
+    model::{annotations::table::TABLE, class::Class, facts::JobState},
 };
 
 use super::{
-    ready,
+    pulling_pod, ready,
     world::{World, cache},
 };
 
@@ -62,4 +62,28 @@ fn another_place_is_a_new_try_of_what_fails_and_no_new_pull_of_what_is_there() {
     world.upstream = None;
     world.settle();
     assert_eq!(world.phase(), "Ready");
+}
+
+#[test]
+fn what_a_virtual_node_says_of_a_pod_is_told_with_what_helps() {
+    for (says, class, helps) in [
+        ("NoStock: no instance in the zone", "Scheduling", "k8s.aliyun.com/vswitch-ids"),
+        ("QuotaExceeded: instances", "Quota", "quota"),
+    ] {
+        let mut world = pulling_pod(|pod| pod.unschedulable = Some(says.to_owned()));
+        world.reconcile();
+        let (_, reason, message) = world.condition("Ready");
+        assert_eq!(reason, "Preparing");
+        assert!(message.contains(says), "{message}");
+        // With fail-fast the virtual node ends it.
+        world.jobs[0].fact.state = JobState::Failed {
+            at: world.now,
+            reason: "BackoffLimitExceeded".into(),
+            message: "Job has reached the specified backoff limit".into(),
+        };
+        world.reconcile();
+        let (_, reason, message) = world.condition("Ready");
+        assert_eq!(reason, class, "{message}");
+        assert!(message.contains(says) && message.contains(helps), "{message}");
+    }
 }

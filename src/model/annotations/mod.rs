@@ -207,10 +207,8 @@ impl Annotations {
     /// An existing address and a new one exclude each other; properties of a new one need a new one.
     fn one_way_out(&mut self) {
         if let (Some(existing), Some(new)) = (&self.existing_eips, &self.new_eip) {
-            let message = format!(
-                "{} asks for an existing EIP and {} for a new one: remove one of the two",
-                existing.key, new.key
-            );
+            let message =
+                format!("it asks for an existing EIP, and {} for a new one: remove one of the two", new.key);
             self.invalid.push(Invalid { field: existing.key.to_owned(), message });
         }
         if self.new_eip.is_none() && !self.new_eip_details.is_empty() {
