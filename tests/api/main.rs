@@ -9,4 +9,5 @@ mod kit;
 mod definition;
 mod manifests;
 mod policy;
+mod rights;
 mod world;
