@@ -11,6 +11,7 @@ mod world;
 mod commands;
 mod deletion;
 mod failures;
+mod place;
 mod restarts;
 mod rights;
 mod secrets;
