@@ -178,6 +178,7 @@ impl PullRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::lookup::HostAlias;
 
     #[test]
     fn a_cache_key_is_safe_as_a_folder_name() {
@@ -197,5 +198,22 @@ mod tests {
             one,
             PullRequest::inputs_hash(&images, &["linux/amd64".parse().unwrap()], &BTreeMap::new(), true)
         );
+    }
+
+    #[test]
+    fn a_list_of_the_operator_vouches_for_a_transport_and_not_for_where_a_name_leads() {
+        let host: RegistryHost = "r.io".parse().unwrap();
+        let mut request: PullRequest = serde_json::from_value(serde_json::json!({
+            "cache": "c", "name": "c", "run": 1, "inputs": "", "images": ["r.io/a"], "platforms": [],
+            "access": {"r.io": {"transport": "plainHttp", "overridden": true}}, "reuse": true,
+            "publicRegistries": ["r.io"], "credentialsOverHttp": true,
+        }))
+        .unwrap();
+        assert!(!request.overridden(&host));
+        let hosts = vec![HostAlias { ip: "10.6.6.6".parse().unwrap(), hostnames: vec!["R.io".into()] }];
+        request.lookup = Lookup { hosts, hosts_overridden: true, ..Lookup::default() };
+        assert!(request.overridden(&host));
+        request.lookup.hosts_overridden = false;
+        assert!(!request.overridden(&host), "the operator's own alias");
     }
 }

@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use proptest::prelude::*;
+
 use super::{form::Form, table::PREFIXES, *};
 
 fn all(annotations: &[(&str, &str)]) -> Annotations {
@@ -118,4 +120,14 @@ fn defaults_fill_what_the_object_leaves_open() {
     assert_eq!(seen.subnets.unwrap().value, ["vsw-own"]);
     let group = seen.security_groups.unwrap();
     assert_eq!((group.value, group.origin), (vec!["sg-other".to_owned()], Origin::EciProfile));
+}
+
+proptest! {
+    #[test]
+    fn no_value_of_any_key_ends_in_more_than_a_sentence(text in any::<String>(), row in 0..TABLE.len()) {
+        let seen = one(TABLE[row].key, &text);
+        for told in seen.invalid.iter().map(ToString::to_string) {
+            prop_assert!(told.len() < 1000 && !told.chars().any(|c| c.is_control()), "{told:?}");
+        }
+    }
 }
