@@ -268,6 +268,18 @@ fn the_store_of_one_node_keeps_the_pull_there_with_a_notice() {
 }
 
 #[test]
+fn two_ids_that_the_map_gives_different_labels_are_told() {
+    let map = "securityGroups: {sg-1: {network: a}, sg-2: {network: b, team: x}}";
+    let map = Data::from([("placement.yaml".to_owned(), map.to_owned())]);
+    let profile = Arc::new(Profile::read(None, None, Some(&map)));
+    let settings = Settings { profile, ..settings(Cloud::Kubernetes) };
+    let explained = shaped(&settings, &json!({"k8s.aliyun.com/eci-security-group": "sg-1,sg-2"}));
+    let labels = explained.pod.unwrap()["metadata"]["labels"].clone();
+    assert_eq!((&labels["network"], &labels["team"]), (&json!("a"), &json!("x")));
+    assert!(explained.notices[0].contains("network=b"), "{:?}", explained.notices);
+}
+
+#[test]
 fn the_registry_of_the_operators_image_is_in_no_list_that_a_cache_gives_its_pod() {
     let keys = json!({
         "k8s.aliyun.com/insecure-registry": "registry.example.com",

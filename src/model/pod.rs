@@ -135,14 +135,15 @@ impl Shaping<'_> {
             (&seen.resource_groups, Effect::ResourceGroup, &map.resource_groups),
         ] {
             if let Some(set) = self.foreign(set.as_ref(), effect) {
-                let labels = set.value.iter().filter_map(|id| map.get(id)).flatten();
-                self.pod.labels.extend(labels.map(|(key, value)| (key.clone(), value.clone())));
+                for labels in set.value.iter().filter_map(|id| map.get(id)) {
+                    self.label(set.key, labels);
+                }
                 self.unmapped(set, |id| map.contains_key(id));
             }
         }
         if let Some(set) = self.foreign(seen.existing_eips.as_ref(), Effect::ExistingEip) {
             for way in set.value.iter().filter_map(|id| map.eips.get(id)) {
-                self.leave_by(way);
+                self.leave_by(set.key, way);
             }
             self.unmapped(set, |id| map.eips.contains_key(id));
         }
@@ -153,8 +154,8 @@ impl Shaping<'_> {
                     self.pod.annotations.insert(detail.key.to_owned(), detail.value.clone());
                 }
             }
-            (Some(_), Some(way)) => {
-                self.leave_by(way);
+            (Some(set), Some(way)) => {
+                self.leave_by(set.key, way);
                 self.not_had(&seen.new_eip_details);
             }
             (Some(set), None) => {
@@ -199,9 +200,21 @@ impl Shaping<'_> {
         }
     }
 
-    fn leave_by(&mut self, way: &WayOut) {
-        self.pod.labels.extend(way.labels.clone());
+    fn leave_by(&mut self, key: &str, way: &WayOut) {
+        self.label(key, &way.labels);
         self.pod.annotations.extend(way.annotations.clone());
+    }
+
+    /// A label has one value: what was said first stays.
+    fn label(&mut self, key: &str, labels: &Texts) {
+        for (name, value) in labels {
+            let there = self.pod.labels.entry(name.clone()).or_insert_with(|| value.clone());
+            if there != value {
+                self.notices.push(format!(
+                    "{key}: the operator's map gives {name}={value}, but the pod has {name}={there} already"
+                ));
+            }
+        }
     }
 
     /// A cloud's runtime obeys these also for the pull pod's own image, so that one's registry is left out: a cache
