@@ -127,7 +127,7 @@ proptest! {
     fn no_value_of_any_key_ends_in_more_than_a_sentence(text in any::<String>(), row in 0..TABLE.len()) {
         let seen = one(TABLE[row].key, &text);
         for told in seen.invalid.iter().map(ToString::to_string) {
-            prop_assert!(told.len() < 1000 && !told.chars().any(|c| c.is_control()), "{told:?}");
+            prop_assert!(told.len() < 1000 && !told.chars().any(char::is_control), "{told:?}");
         }
     }
 }
