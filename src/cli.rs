@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use url::Url;
 
 use crate::{
+    acr::flags::{AcrArgs, AllowArgs},
     controller,
     model::{
         platform::Platform,
@@ -122,6 +123,8 @@ pub struct PullArgs {
     /// How progress and result are printed.
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Output,
+    #[command(flatten)]
+    pub acr: AcrArgs,
 }
 
 #[derive(Debug, Args)]
@@ -336,10 +339,20 @@ pub struct ControllerArgs {
     /// Start even though the CustomResourceDefinition is not ours.
     #[arg(long)]
     pub take_over: bool,
+    #[command(flatten)]
+    pub acr: AcrArgs,
+    #[command(flatten)]
+    pub allow: AllowArgs,
 }
 
 impl ControllerArgs {
     pub fn config(self) -> controller::Config {
+        let identity = self.acr.identity();
+        if identity.is_none() && !self.allow.is_empty() {
+            tracing::warn!(
+                "no password-free pulls from ACR: neither --acr-access-key-dir nor RRSA says who this is (docs/acr.md)"
+            );
+        }
         let hours = |n: u32| (n > 0).then(|| Duration::from_secs(u64::from(n) * 3600));
         let settings = Settings {
             default_size_gib: self.default_size,
@@ -348,6 +361,7 @@ impl ControllerArgs {
             credentials_over_http: !self.forbid_credentials_over_http,
             max_jobs: self.max_jobs,
             max_jobs_per_host: self.max_jobs_per_registry,
+            acr: identity.is_some().then(|| self.allow.allowed(self.acr.acr_region.clone())),
             on_expiry: self.on_expiry.map(|choice| match choice {
                 OnExpiryArg::Delete => OnExpiry::Delete,
                 OnExpiryArg::Keep => OnExpiry::Keep,
@@ -363,6 +377,7 @@ impl ControllerArgs {
             one_node: !self.store_on_all_nodes,
             mirror: self.mirror,
             auth_realms: self.auth_realm,
+            acr: identity.map(|identity| (identity, self.acr.endpoints())),
             take_over: self.take_over,
             ..controller::Config::new(self.namespace, self.listen)
         }

@@ -43,6 +43,8 @@ fn form(form: Form) -> String {
         Form::HostsOrAll => "the same, or `all`".to_owned(),
         Form::Number(least, most) => format!("{least} to {most}"),
         Form::Flag => "`true` or `false`".to_owned(),
+        Form::Instances => "`[region:]cri-…`, comma separated".to_owned(),
+        Form::Role => "`acs:ram::ACCOUNT:role/NAME`".to_owned(),
         Form::Word(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
         Form::Text => "text".to_owned(),
     }
@@ -57,6 +59,9 @@ fn effect(row: &Row) -> &'static str {
         Effect::Reuse => "honoured, by the rules of permission",
         Effect::Flash => "a notice: there are no snapshots yet",
         Effect::Architecture | Effect::Os => "honoured: the platform that is pulled",
+        Effect::AcrInstances | Effect::AcrServiceRole | Effect::AcrUserRole => {
+            "honoured where the operator has an identity at Alibaba Cloud and allows it, else a notice: see [acr.md](acr.md)"
+        }
         Effect::None => "a notice",
     }
 }

@@ -44,6 +44,7 @@ fn request(registry: &Registry, cache: &str, run: u64, images: &[&str]) -> PullR
         attestations: false,
         recheck: false,
         dialect: Dialect::Eci,
+        acr_domains: BTreeMap::new(),
     }
 }
 

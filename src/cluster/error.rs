@@ -36,6 +36,9 @@ pub enum Why {
     NotLeader,
     #[error("{0}")]
     Unusable(String),
+    /// The registry's side said no; the next pass sees why and writes it down.
+    #[error("{0}")]
+    Login(String),
     #[error("its time has not come by the API server's clock")]
     NotDue,
 }
@@ -58,13 +61,14 @@ impl Error {
             Why::Foreign => "foreign",
             Why::NotLeader => "not_leader",
             Why::Unusable(_) => "unusable",
+            Why::Login(_) => "login",
             Why::NotDue => "not_due",
         }
     }
 
-    /// Nothing is wrong: somebody was faster, and the newer state is on its way.
+    /// Nothing is wrong with the API server: the next pass sees more and goes on from there.
     pub fn is_race(&self) -> bool {
-        matches!(self.why, Why::Conflict | Why::NotLeader | Why::NotDue)
+        matches!(self.why, Why::Conflict | Why::NotLeader | Why::NotDue | Why::Login(_))
     }
 }
 

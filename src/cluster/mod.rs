@@ -11,6 +11,7 @@
 //! | [`logs`] | progress and outcome of workers |
 //! | [`mirror`] | the mirror's report |
 //! | [`secrets`] | pull secrets: by name, only when needed |
+//! | [`logins`] | password-free logins: taken for a run, kept nowhere |
 //! | [`apply`] | a plan's actions |
 //! | [`remove`] | deletions, each with its preconditions |
 //! | [`status`], [`events`] | what users see |
@@ -34,6 +35,7 @@ pub mod error;
 pub mod events;
 pub mod fence;
 pub mod gather;
+pub mod logins;
 pub mod logs;
 pub mod mirror;
 pub mod observe;
@@ -66,6 +68,7 @@ pub struct Cluster {
     pub slots: Arc<slots::Slots>,
     pub logs: Arc<logs::Logs>,
     pub secret_reads: Arc<secrets::Reads>,
+    pub logins: Arc<logins::Logins>,
     pub mirror: Arc<mirror::Mirror>,
     /// The name of this process in events.
     pub identity: Arc<str>,

@@ -10,7 +10,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
 use crate::{
-    cluster::{Cluster, fence::Fence, mirror::Mirror},
+    acr::{Acr, endpoints::Endpoints, identity::Identity},
+    cluster::{Cluster, fence::Fence, logins::Logins, mirror::Mirror},
     model::{reference::RegistryHost, settings::Settings},
     ops::{http, metrics::Metrics},
     render,
@@ -44,6 +45,8 @@ pub struct Config {
     /// The base URL of the mirror.
     pub mirror: Option<Url>,
     pub auth_realms: Vec<(RegistryHost, String)>,
+    /// Who this is at Alibaba Cloud, and where that is asked.
+    pub acr: Option<(Identity, Endpoints)>,
     /// Work on a definition that is not ours.
     pub take_over: bool,
 }
@@ -61,6 +64,7 @@ impl Config {
             one_node: true,
             mirror: None,
             auth_realms: Vec::new(),
+            acr: None,
             take_over: false,
         }
     }
@@ -86,6 +90,7 @@ pub async fn run_with(
     let worker = startup::worker(&client, &config).await?;
     tracing::info!(namespace = config.namespace, image = worker.image, "starting");
 
+    let acr = config.acr.map(|(identity, endpoints)| Acr::new(identity, endpoints)).transpose()?;
     let identity: Arc<str> = identity(config.pod_name.as_deref()).into();
     let watches = watches::Watches::default();
     let (fence, bell) = (Fence::default(), watches::Bell::default());
@@ -98,6 +103,7 @@ pub async fn run_with(
         slots: Arc::default(),
         logs: Arc::default(),
         secret_reads: Arc::default(),
+        logins: Arc::new(Logins::new(acr)),
         mirror: Arc::new(Mirror::new(config.mirror)),
         identity: Arc::clone(&identity),
     };

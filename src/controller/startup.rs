@@ -16,6 +16,7 @@ use crate::{
         self,
         error::{call, found},
     },
+    model::failure::Failure,
     render::Worker,
 };
 
@@ -45,6 +46,8 @@ pub enum Error {
     NoCluster(String),
     #[error("cannot listen on {0}: {1}")]
     Listen(std::net::SocketAddr, std::io::Error),
+    #[error("password-free pulls from ACR cannot be set up: {0}")]
+    Acr(#[from] Failure),
     #[error(transparent)]
     Api(#[from] cluster::Error),
 }

@@ -6,6 +6,7 @@ use crate::{
     api::ImageCache,
     cli::PullArgs,
     model::{
+        acr::{Allowed, Logins},
         digest::Digest,
         judge::{self, Invalid},
         platform::Platform,
@@ -31,11 +32,22 @@ pub enum ManifestError {
     Name(String),
 }
 
-/// The requests, with run 0: the run is known once the store is open. Beside each, its notices.
-pub fn requests(args: &PullArgs) -> Result<Vec<(PullRequest, Vec<String>)>, ManifestError> {
+/// One cache to pull.
+pub struct Wanted {
+    /// With run 0: the run is known once the store is open.
+    pub request: PullRequest,
+    /// Password-free logins.
+    pub logins: Logins,
+    pub notices: Vec<String>,
+}
+
+pub fn requests(args: &PullArgs) -> Result<Vec<Wanted>, ManifestError> {
     match &args.filename {
         Some(path) => from_manifest(path, args),
-        None => Ok(vec![(from_flags(args)?, Vec::new())]),
+        None => {
+            let (logins, notices) = (Logins::default(), Vec::new());
+            Ok(vec![Wanted { request: from_flags(args)?, logins, notices }])
+        }
     }
 }
 
@@ -56,7 +68,7 @@ fn from_flags(args: &PullArgs) -> Result<PullRequest, ManifestError> {
     request(&name, images, BTreeMap::new(), Vec::new(), None, true, args)
 }
 
-fn from_manifest(path: &Path, args: &PullArgs) -> Result<Vec<(PullRequest, Vec<String>)>, ManifestError> {
+fn from_manifest(path: &Path, args: &PullArgs) -> Result<Vec<Wanted>, ManifestError> {
     let shown = path.display().to_string();
     let text = read(path)?;
     let form = |reason: String| ManifestError::Form { path: shown.clone(), reason };
@@ -64,7 +76,12 @@ fn from_manifest(path: &Path, args: &PullArgs) -> Result<Vec<(PullRequest, Vec<S
     if caches.is_empty() {
         return Err(form("no ImageCache in it".to_owned()));
     }
-    let settings = Settings { platforms: vec![Platform::host()], ..Settings::default() };
+    let own = |_| Allowed { region: args.acr.acr_region.clone(), everything: true, ..Allowed::default() };
+    let settings = Settings {
+        platforms: vec![Platform::host()],
+        acr: args.acr.own_identity().map(own),
+        ..Settings::default()
+    };
     let mut requests = Vec::new();
     for cache in caches {
         let name = cache.metadata.name.clone().unwrap_or_default();
@@ -90,7 +107,9 @@ fn from_manifest(path: &Path, args: &PullArgs) -> Result<Vec<(PullRequest, Vec<S
             wanted.reuse,
             args,
         )?;
-        requests.push((PullRequest { dialect: wanted.dialect, ..request }, notices));
+        let acr_domains = wanted.logins.domains();
+        let request = PullRequest { dialect: wanted.dialect, acr_domains, ..request };
+        requests.push(Wanted { request, logins: wanted.logins, notices });
     }
     Ok(requests)
 }
@@ -131,6 +150,7 @@ fn request(
         attestations: args.attestations,
         recheck: false,
         dialect: Dialect::ByHand,
+        acr_domains: BTreeMap::new(),
     })
 }
 

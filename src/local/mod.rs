@@ -5,6 +5,7 @@ pub mod archive;
 mod bar;
 mod choose;
 pub mod gc;
+mod login;
 pub mod ls;
 pub mod manifest;
 pub mod pull;

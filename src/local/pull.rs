@@ -7,14 +7,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     bar::{self, Bars},
-    manifest,
+    login,
+    manifest::{self, Wanted},
 };
 use crate::{
     cli::{Output, PullArgs},
     model::{
+        acr::Logins,
         advice,
         class::{EXIT_STOPPED, EXIT_USAGE},
-        credentials::Credentials,
         failure::Failure,
         report::{Outcome, progress_line},
         request::PullRequest,
@@ -38,12 +39,12 @@ pub async fn run(args: PullArgs, stop: CancellationToken) -> u8 {
         }
     };
     let mut status = 0;
-    for (request, notices) in requests {
+    for Wanted { request, logins, notices } in requests {
         for notice in notices {
             tell(&format!("{}: {notice}", request.name));
         }
         let ended = tokio::select! {
-            ended = one(request, &args) => ended,
+            ended = one(request, &logins, &args) => ended,
             () = stop.cancelled() => {
                 tell("told to stop; what was pulled so far is kept");
                 return EXIT_STOPPED;
@@ -57,12 +58,20 @@ pub async fn run(args: PullArgs, stop: CancellationToken) -> u8 {
     status
 }
 
-async fn one(request: PullRequest, args: &PullArgs) -> u8 {
+async fn one(request: PullRequest, logins: &Logins, args: &PullArgs) -> u8 {
     let dialect = request.dialect;
     let name = request.name.clone();
-    let outcome = match prepare(request, args) {
-        Ok(pull) => show(pull, args.output).await,
+    let prepared = async {
+        let lender = login::Lender::begin(logins, args).await?;
+        Ok((prepare(request, lender.source(), args)?, lender))
+    };
+    let outcome = match prepared.await {
+        Ok((pull, lender)) => tokio::select! {
+            outcome = show(pull, args.output) => outcome,
+            never = lender.renew() => match never {},
+        },
         Err(failure) => {
+            let failure: Failure = failure;
             tell(&format!("{name}: {failure}"));
             return failure.class.exit_code();
         }
@@ -85,14 +94,10 @@ async fn one(request: PullRequest, args: &PullArgs) -> u8 {
     }
 }
 
-fn prepare(mut request: PullRequest, args: &PullArgs) -> Result<Pull, Failure> {
+fn prepare(mut request: PullRequest, source: CredentialSource, args: &PullArgs) -> Result<Pull, Failure> {
     let store = Store::create_or_open(&args.volume)?;
     // By hand every pull is a new run, and asks again what tags mean.
     request.run = store.highest_run(&request.cache)?.unwrap_or_default() + 1;
-    let source = match &args.authfile {
-        Some(path) => CredentialSource::Files(vec![path.clone()]),
-        None => CredentialSource::Fixed(Credentials::default()),
-    };
     let mut config = pull::client_config(&request, source, args.auth_realm.clone());
     config.limits.connections_per_host = args.connections.into();
     config.limits.connections = config.limits.connections.max(args.connections.into());

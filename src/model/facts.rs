@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::{
+    acr::Logins,
+    failure::Failure,
     judge::SecretName,
     platform::Platform,
     reference::RegistryHost,
@@ -26,10 +28,23 @@ pub struct Facts {
     /// The mirror's newest report, if one is known.
     pub mirror: Option<MirrorFact>,
     pub queue: Queue,
+    /// What became of the last password-free login, as the gatherer remembers.
+    pub login: Option<LoginFact>,
     /// Why the Job could not be made when that was last tried (a quota, an admission webhook).
     pub refused: Option<String>,
     /// The platforms of the cluster's nodes, in a stable order.
     pub node_platforms: Vec<Platform>,
+}
+
+impl Facts {
+    /// When the running worker's login is to be taken again. A new leader does not know, and takes it at once.
+    pub fn login_due(&self, logins: &Logins, run: i64, now: Timestamp) -> Option<Timestamp> {
+        (!logins.is_empty()).then(|| self.login_of(run).map_or(now, |login| login.again))
+    }
+
+    pub fn login_of(&self, run: i64) -> Option<&LoginFact> {
+        self.login.as_ref().filter(|login| u64::try_from(run) == Ok(login.run))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -112,6 +127,15 @@ pub enum SecretState {
     Forbidden,
     /// It is there, and no pull secret: why.
     Unusable(String),
+}
+
+/// A password-free login that was taken for a run, or could not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginFact {
+    pub run: u64,
+    /// When it is to be taken again, or tried again.
+    pub again: Timestamp,
+    pub failure: Option<Failure>,
 }
 
 /// The mirror's report, cut down to this cache.

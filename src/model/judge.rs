@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    acr,
     annotations::{self, Annotations},
     digest::Digest,
     platform::Platform,
@@ -57,6 +58,8 @@ pub struct CacheRequest {
     pub access: BTreeMap<RegistryHost, Access>,
     /// Hosts that get no credentials: their transport was set by a blanket `all`, which names no one.
     pub anonymous: BTreeSet<RegistryHost>,
+    /// Password-free logins, allowed by the operator.
+    pub logins: acr::Logins,
     pub reuse: bool,
     pub serve: Serve,
     pub dialect: Dialect,
@@ -147,11 +150,14 @@ pub fn judge_spec(
     let retention_days = stronger("spec.retentionDays", days, seen.retention_days.take(), &mut notices);
     let platforms = platforms(asked, &seen, &mut notices);
     let (access, anonymous) = access(&images, &seen, settings, &mut notices);
+    let logins = logins(&images, &seen, &access, &anonymous, settings);
     if let Some(flash) = seen.flash.as_ref().filter(|flash| flash.value) {
         notices.push(format!("{}: no snapshots are made here, so it has no effect", flash.key));
     }
     notices.append(&mut seen.notices);
+    notices.extend(logins.notices);
     invalid.append(&mut seen.invalid);
+    invalid.extend(logins.invalid);
     if !invalid.is_empty() {
         return (Err(invalid), notices);
     }
@@ -163,6 +169,7 @@ pub fn judge_spec(
         platforms,
         access,
         anonymous,
+        logins: logins.logins,
         reuse: seen.reuse.map_or(settings.reuse_default, |reuse| reuse.value),
         serve: spec.serve.unwrap_or(Serve::Public),
         dialect: seen.dialect.unwrap_or_default(),
@@ -174,12 +181,16 @@ pub fn judge_spec(
 
 /// Size and retention are no part of it: a changed limit pulls nothing that is complete.
 fn inputs(request: &CacheRequest) -> String {
-    let CacheRequest { images, secrets, platforms, access, anonymous, reuse, serve, .. } = request;
+    let CacheRequest { images, secrets, platforms, access, anonymous, logins, reuse, serve, .. } = request;
     let images: BTreeSet<&Reference> = images.iter().collect();
     let secrets: BTreeSet<&SecretName> = secrets.iter().collect();
     let platforms: BTreeSet<&Platform> = platforms.iter().collect();
     let words = serde_json::to_vec(&(images, secrets, platforms, access, anonymous, reuse, serve));
-    Digest::sha256(&words.unwrap_or_default()).hex()[..32].to_owned()
+    let mut words = words.unwrap_or_default();
+    if !logins.is_empty() {
+        words.extend(serde_json::to_vec(logins).unwrap_or_default());
+    }
+    Digest::sha256(&words).hex()[..32].to_owned()
 }
 
 fn count(invalid: &mut Vec<Invalid>, field: &str, n: usize, least: usize, most: usize) {
@@ -295,6 +306,19 @@ fn access(
         }
     }
     (access, anonymous)
+}
+
+/// A host with any setting of the object's own is reached less safely than a lent login needs.
+fn logins(
+    images: &[Reference],
+    seen: &Annotations,
+    access: &BTreeMap<RegistryHost, Access>,
+    anonymous: &BTreeSet<RegistryHost>,
+    settings: &Settings,
+) -> acr::Decision {
+    let hosts: BTreeSet<&RegistryHost> = images.iter().map(Reference::host).collect();
+    let weakened = |host: &RegistryHost| access.contains_key(host) || anonymous.contains(host);
+    acr::decide(&seen.acr, hosts, weakened, settings.acr.as_ref())
 }
 
 fn object(cache: &ImageCache) -> Object {

@@ -1,5 +1,6 @@
 //! The pure core: what we decide. Nothing here reads a clock, a file, the network or the environment.
 
+pub mod acr;
 pub mod advice;
 pub mod annotations;
 pub mod class;
@@ -22,6 +23,7 @@ pub mod request;
 pub mod retry;
 pub mod root;
 pub mod run;
+mod secrets;
 pub mod settings;
 pub mod stage;
 pub mod status;

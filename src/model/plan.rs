@@ -7,16 +7,17 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
+    acr,
     class::Class,
-    facts::{Facts, JobFact, SecretState},
+    facts::{Facts, JobFact},
     judge::{CacheRequest, Judged, SecretName},
-    ledger::versions,
     platform::Platform,
     reference::{Reference, RegistryHost},
     report::Outcome,
     request::PullRequest,
     retry::{self, after},
     run::{self, RunState},
+    secrets::Secrets,
     settings::{OnExpiry, Settings},
     stage::{Stage, Standing},
     status::Telling,
@@ -49,8 +50,13 @@ pub struct Plan {
 pub enum Action {
     /// Make the request Secret, the credentials Secret and the Job of this run, in this order.
     StartRun(Box<StartRun>),
-    /// Write the credentials Secret of the live Job again: the pull secrets changed.
-    RenewCredentials { run: u64, secrets: Vec<SecretName>, hosts: BTreeSet<RegistryHost> },
+    /// Write the credentials Secret of the live Job again: the pull secrets changed, or a login runs out.
+    RenewCredentials {
+        run: u64,
+        secrets: Vec<SecretName>,
+        hosts: BTreeSet<RegistryHost>,
+        logins: acr::Logins,
+    },
     /// Remove both Secrets of the run, then its Job with its pod. The Job goes last: it is what is seen.
     RemoveRun { run: u64, job: JobId },
     /// Delete the ImageCache after a live read.
@@ -63,6 +69,8 @@ pub struct StartRun {
     pub secrets: Vec<SecretName>,
     /// Only entries that match one of these reach the worker.
     pub hosts: BTreeSet<RegistryHost>,
+    /// Password-free logins, taken when this is carried out.
+    pub logins: acr::Logins,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,11 +216,15 @@ impl<'a> Course<'a> {
         if let Some(stage) = at_work {
             // Tokens may live shorter than a pull: the worker reads its credentials again when it is denied.
             let due = self.facts.secrets_read.map_or(self.now, |read| after(read, RENEWAL));
-            self.asked_for_secrets = due <= self.now;
+            let login_due = self.facts.login_due(&request.logins, self.ledger.run, self.now);
+            self.asked_for_secrets = due <= self.now || login_due.is_some_and(|due| due <= self.now);
             if !request.secrets.is_empty() {
                 self.at(due.max(after(self.now, PROGRESS)));
             }
-            self.renew_credentials(request);
+            if let Some(due) = login_due {
+                self.at(due.max(after(self.now, PROGRESS)));
+            }
+            self.renew_credentials(request, login_due.is_some_and(|due| due <= self.now));
             self.ledger.secrets_missing = None;
             return Walked::At(stage);
         }
@@ -226,7 +238,10 @@ impl<'a> Course<'a> {
 
     /// Looks after the Job of the open run; a stage if it is still at work.
     fn collect(&mut self, request: &CacheRequest) -> Option<Stage> {
-        let job = self.job()?;
+        let Some(job) = self.job() else {
+            self.collect_login(request);
+            return None;
+        };
         match run::look(job, self.settings, self.now) {
             RunState::Going => {
                 self.within(Duration::from_secs(10));
@@ -259,6 +274,14 @@ impl<'a> Course<'a> {
                 self.outcome = outcome;
                 None
             }
+        }
+    }
+
+    /// A run whose login could not be had ends like one whose Job failed: it is retried by the same rules.
+    fn collect_login(&mut self, request: &CacheRequest) {
+        let login = self.facts.login_of(self.ledger.run);
+        if let Some(failure) = login.and_then(|login| login.failure.as_ref()) {
+            self.ledger.fail(failure, &failure.message, request, self.now);
         }
     }
 
@@ -337,7 +360,7 @@ impl<'a> Course<'a> {
             let by_secrets = matches!(retry::class(&failure), Class::Auth | Class::NotFound);
             self.asked_for_secrets = by_secrets || due <= self.now;
             let renewed = by_secrets
-                && matches!(self.secrets(request), Secrets::Found(versions) if versions != self.ledger.secrets);
+                && matches!(Secrets::of(request, self.facts), Secrets::Found(versions) if versions != self.ledger.secrets);
             if due > self.now && !renewed {
                 // By then the queue may have room.
                 self.at(if early > self.now { early } else { due });
@@ -351,7 +374,7 @@ impl<'a> Course<'a> {
             return Stage::Ready;
         }
         self.asked_for_secrets = true;
-        let versions = match self.secrets(request) {
+        let versions = match Secrets::of(request, self.facts) {
             Secrets::Found(versions) => versions,
             Secrets::Unread => {
                 self.within(Duration::from_secs(5));
@@ -391,8 +414,14 @@ impl<'a> Course<'a> {
             self.within(Duration::from_secs(10));
         } else {
             let hosts = hosts.difference(&request.anonymous).cloned().collect();
-            let (request, secrets) = (self.pull_request(request), request.secrets.clone());
-            self.actions.push(Action::StartRun(Box::new(StartRun { request, secrets, hosts })));
+            let (wanted, secrets) = (self.pull_request(request), request.secrets.clone());
+            let logins = request.logins.clone();
+            self.actions.push(Action::StartRun(Box::new(StartRun {
+                request: wanted,
+                secrets,
+                hosts,
+                logins,
+            })));
             self.within(Duration::from_secs(30));
             return Stage::Preparing(self.facts.refused.clone());
         }
@@ -418,6 +447,7 @@ impl<'a> Course<'a> {
             serve_private: request.serve == Serve::Cluster,
             attestations: false,
             dialect: request.dialect,
+            acr_domains: request.logins.domains(),
         }
     }
 
@@ -430,39 +460,18 @@ impl<'a> Course<'a> {
         })
     }
 
-    fn renew_credentials(&mut self, request: &CacheRequest) {
-        let Secrets::Found(versions) = self.secrets(request) else { return };
-        if versions != self.ledger.secrets {
+    fn renew_credentials(&mut self, request: &CacheRequest, login_due: bool) {
+        let Secrets::Found(versions) = Secrets::of(request, self.facts) else { return };
+        if versions != self.ledger.secrets || login_due {
             self.ledger.secrets = versions;
             let hosts: BTreeSet<RegistryHost> = request.images.iter().map(Reference::host).cloned().collect();
             self.actions.push(Action::RenewCredentials {
                 run: u64::try_from(self.ledger.run).unwrap_or_default(),
                 secrets: request.secrets.clone(),
                 hosts: hosts.difference(&request.anonymous).cloned().collect(),
+                logins: request.logins.clone(),
             });
         }
-    }
-
-    fn secrets(&self, request: &CacheRequest) -> Secrets {
-        let seen: Vec<_> = request.secrets.iter().map(|name| (name, self.facts.secrets.get(name))).collect();
-        let missing: Vec<String> = seen
-            .iter()
-            .filter_map(|(name, state)| match state {
-                Some(SecretState::Missing) => Some(format!(
-                    "pull secret {name} does not exist: create it, or correct spec.imagePullSecrets"
-                )),
-                Some(SecretState::Forbidden) => Some(format!(
-                    "pull secret {name} may not be used: its owner has not granted it to this cache"
-                )),
-                Some(SecretState::Unusable(why)) => Some(format!("pull secret {name} cannot be used: {why}")),
-                Some(SecretState::Found { .. }) | None => None,
-            })
-            .collect();
-        if !missing.is_empty() {
-            return Secrets::Missing(missing.join("; "));
-        }
-        let read: Option<Vec<_>> = seen.into_iter().map(|(name, state)| state.map(|s| (name, s))).collect();
-        read.map_or(Secrets::Unread, |read| Secrets::Found(versions(read)))
     }
 
     fn finish(mut self, stage: Stage) -> Plan {
@@ -487,11 +496,4 @@ impl<'a> Course<'a> {
         let again = self.soonest.map_or(Again::OnChange, |then| Again::After(wait(then)));
         Plan { actions: self.actions, status, events, again }
     }
-}
-
-enum Secrets {
-    /// Read and usable; their versions.
-    Found(String),
-    Unread,
-    Missing(String),
 }

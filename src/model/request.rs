@@ -145,6 +145,9 @@ pub struct PullRequest {
     pub attestations: bool,
     #[serde(default)]
     pub dialect: Dialect,
+    /// Custom domains of ACR instances that get a lent login, with the regions whose token services may see it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub acr_domains: BTreeMap<RegistryHost, Vec<String>>,
 }
 
 impl PullRequest {
@@ -156,6 +159,18 @@ impl PullRequest {
     /// as public are the operator's word for them, whatever their transport.
     pub fn overridden(&self, host: &RegistryHost) -> bool {
         self.access(host).overridden && !self.public_registries.contains(host)
+    }
+
+    /// ACR's token services of both editions, public and in a VPC, for hosts whose name does not tell.
+    pub fn acr_realms(&self) -> Vec<(RegistryHost, String)> {
+        let mut realms = Vec::new();
+        for (host, regions) in &self.acr_domains {
+            for region in regions {
+                let names = ["dockerauth", "dockerauth-vpc", "dockerauth-ee", "dockerauth-ee-vpc"];
+                realms.extend(names.map(|name| (host.clone(), format!("{name}.{region}.aliyuncs.com"))));
+            }
+        }
+        realms
     }
 
     /// A stable hash of what decides the content. The run, names and limits are not part of it.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{platform::Platform, reference::RegistryHost};
+use super::{acr::Allowed, platform::Platform, reference::RegistryHost};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -16,6 +16,8 @@ pub struct Settings {
     pub public_registries: Vec<RegistryHost>,
     /// Whether a credential may go to a registry that is listed as plain HTTP by name.
     pub credentials_over_http: bool,
+    /// Password-free pulls from ACR. Unset: the operator has no identity there.
+    pub acr: Option<Allowed>,
     /// Pull Jobs at once, in all and for one upstream host.
     pub max_jobs: u32,
     pub max_jobs_per_host: u32,
@@ -51,6 +53,7 @@ impl Default for Settings {
             platforms: Vec::new(),
             public_registries: Vec::new(),
             credentials_over_http: true,
+            acr: None,
             max_jobs: 4,
             max_jobs_per_host: 3,
             no_progress: MINUTE * 10,

@@ -463,7 +463,7 @@ pub fn client_config(
             .collect(),
         credentials,
         credentials_over_http: request.credentials_over_http,
-        auth_realms,
+        auth_realms: [auth_realms, request.acr_realms()].concat(),
         public_registries: request.public_registries.clone(),
         ..Config::default()
     }

@@ -176,6 +176,7 @@ mod tests {
             attestations: false,
             recheck: false,
             dialect: Dialect::Eci,
+            acr_domains: BTreeMap::new(),
         }
     }
 

@@ -202,7 +202,7 @@ fn token_request(
 }
 
 /// Path and query of a URL.
-pub(super) fn target(url: &Url) -> String {
+pub(crate) fn target(url: &Url) -> String {
     url[url::Position::BeforePath..url::Position::AfterQuery].to_owned()
 }
 

@@ -25,8 +25,12 @@ mod retry;
 mod tls;
 mod transport;
 
+pub(crate) use auth::target;
 pub use blob::Blob;
 pub use client::{Client, Config, Publicity, RawManifest, Resolved};
+pub(crate) use connect::{Origin, Reach};
 pub use keyring::CredentialSource;
 pub use limits::Limits;
 pub use platform::choose;
+pub(crate) use tls::Tls;
+pub(crate) use transport::{Outgoing, Transport};

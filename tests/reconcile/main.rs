@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod acr;
+#[path = "../support/acr/mod.rs"]
+mod cloud;
 mod leader;
 mod secrets;
 mod server;
@@ -80,6 +83,7 @@ impl World {
             slots: Arc::default(),
             logs: Arc::default(),
             secret_reads: Arc::default(),
+            logins: Arc::default(),
             mirror: Arc::default(),
             identity: "test".into(),
         };

@@ -6,7 +6,7 @@ pub mod table;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::table::{Effect, Form, PREFIXES, Row, TABLE};
-use super::{judge::Invalid, reference::RegistryHost, request::Dialect};
+use super::{acr, judge::Invalid, reference::RegistryHost, request::Dialect};
 
 /// What the annotations of one object say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,7 @@ pub struct Annotations {
     pub flash: Option<Set<bool>>,
     pub architecture: Option<Set<String>>,
     pub os: Option<Set<String>>,
+    pub acr: acr::Asked,
     /// The vocabulary the object uses, if it uses one.
     pub dialect: Option<Dialect>,
     pub notices: Vec<String>,
@@ -84,6 +85,9 @@ impl Annotations {
                 word(row, text).map(|w| set(&mut self.architecture, row, w, &mut self.notices))
             }
             Effect::Os => word(row, text).map(|w| set(&mut self.os, row, w, &mut self.notices)),
+            Effect::AcrInstances => self.acr.set_instances(row.key, text),
+            Effect::AcrServiceRole => self.acr.set_service(row.key, text),
+            Effect::AcrUserRole => self.acr.set_user(row.key, text),
             Effect::None => {
                 let asked = if row.form == Form::Flag { flag(text)? } else { true };
                 if asked {
@@ -178,6 +182,8 @@ mod tests {
                 Form::Hosts | Form::HostsOrAll => "registry.example.com:5000",
                 Form::Number(least, _) => &least.to_string(),
                 Form::Flag => "true",
+                Form::Instances => "cn-hangzhou:cri-12345",
+                Form::Role => "acs:ram::123:role/name",
                 Form::Word(words) => words[0],
                 Form::Text => "anything",
             };

@@ -17,6 +17,10 @@ pub enum Form {
     Number(u32, u32),
     /// `true` or `false`.
     Flag,
+    /// `[region:]cri-...`, comma separated.
+    Instances,
+    /// The ARN of a RAM role.
+    Role,
     /// One of these words.
     Word(&'static [&'static str]),
     /// Not read here.
@@ -34,6 +38,10 @@ pub enum Effect {
     Flash,
     Architecture,
     Os,
+    /// Password-free pulls: see `model::acr`.
+    AcrInstances,
+    AcrServiceRole,
+    AcrUserRole,
     /// Known, and without effect here: the user is told.
     None,
 }
@@ -143,10 +151,34 @@ pub const TABLE: &[Row] = &[
     eci("k8s.aliyun.com/vswitch-ids", "a pull from these vSwitches"),
     eci("k8s.aliyun.com/security-group-id", "a pull in this security group"),
     eci("k8s.aliyun.com/resource-group-id", "a pull in this resource group"),
-    eci("k8s.aliyun.com/acr-instance-ids", "password-free pulls from these ACR instances"),
-    eci("k8s.aliyun.com/acr-instance-id", "password-free pulls from this ACR instance"),
-    eci("k8s.aliyun.com/acr-service-arns", "password-free pulls with this RAM role"),
-    eci("k8s.aliyun.com/acr-user-arns", "password-free pulls with the registry owner's RAM role"),
+    row(
+        "k8s.aliyun.com/acr-instance-ids",
+        Dialect::Eci,
+        Form::Instances,
+        Effect::AcrInstances,
+        "password-free pulls from these ACR instances",
+    ),
+    row(
+        "k8s.aliyun.com/acr-instance-id",
+        Dialect::Eci,
+        Form::Instances,
+        Effect::AcrInstances,
+        "password-free pulls from this ACR instance",
+    ),
+    row(
+        "k8s.aliyun.com/acr-service-arns",
+        Dialect::Eci,
+        Form::Role,
+        Effect::AcrServiceRole,
+        "password-free pulls with this RAM role",
+    ),
+    row(
+        "k8s.aliyun.com/acr-user-arns",
+        Dialect::Eci,
+        Form::Role,
+        Effect::AcrUserRole,
+        "password-free pulls with the registry owner's RAM role",
+    ),
     eci("k8s.aliyun.com/eip-instance-id", "a pull through this EIP"),
     row("k8s.aliyun.com/auto-create-eip", Dialect::Eci, Form::Flag, Effect::None, "a pull through a new EIP"),
     eci("k8s.aliyun.com/eip-bandwidth", "this bandwidth of a new EIP"),
