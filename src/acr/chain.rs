@@ -23,7 +23,7 @@ use crate::model::{
 };
 
 /// All calls for one object.
-const WHOLE: Duration = Duration::from_secs(60);
+const WHOLE: Duration = Duration::from_mins(1);
 const STS: &str = "2015-04-01";
 const ENTERPRISE: &str = "2018-12-01";
 const PERSONAL: &str = "2016-06-07";

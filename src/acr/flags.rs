@@ -23,10 +23,10 @@ pub struct AcrArgs {
     /// Reach STS and ACR of that region by their addresses inside the VPC.
     #[arg(long, env = "ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED", value_parser = FalseyValueParser::new())]
     pub acr_vpc: bool,
-    /// Where ACR's API is, instead of https://cr.{region}.aliyuncs.com.
+    /// Where ACR's API is, instead of `https://cr.{region}.aliyuncs.com`.
     #[arg(long, value_name = "URL")]
     pub acr_endpoint: Option<Template>,
-    /// Where STS is, instead of https://sts.{region}.aliyuncs.com.
+    /// Where STS is, instead of `https://sts.{region}.aliyuncs.com`.
     #[arg(long, value_name = "URL", env = "ALIBABA_CLOUD_STS_ENDPOINT")]
     pub sts_endpoint: Option<Template>,
     #[arg(long, hide = true, env = "ALIBABA_CLOUD_ROLE_ARN")]
@@ -65,7 +65,7 @@ impl AcrArgs {
     }
 }
 
-/// For the operator, whose identity is lent to those who write ImageCaches.
+/// For the operator, whose identity is lent to those who write `ImageCache` objects.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Password-free pulls from Alibaba Cloud Container Registry")]
 pub struct AllowArgs {
@@ -85,5 +85,51 @@ impl AllowArgs {
     pub fn allowed(self, region: Option<Region>) -> Allowed {
         let (roles, instances) = (self.allow_acr_roles, self.allow_acr_instances);
         Allowed { region, roles, instances, everything: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        acr: AcrArgs,
+        #[command(flatten)]
+        allow: AllowArgs,
+    }
+
+    fn line(args: &[&str]) -> Result<Line, clap::Error> {
+        Line::try_parse_from([&["x"], args].concat())
+    }
+
+    #[test]
+    fn an_identity_is_whole_or_none_and_a_folder_comes_before_what_was_injected() {
+        let role = "--rrsa-role-arn=acs:ram::1:role/x";
+        assert!(line(&[role]).unwrap().acr.identity().is_none(), "half of RRSA");
+        let rrsa = [role, "--rrsa-oidc-provider-arn=acs:ram::1:oidc-provider/y", "--rrsa-oidc-token-file=/t"];
+        assert!(matches!(line(&rrsa).unwrap().acr.identity(), Some(Identity::Rrsa { .. })));
+        let both = [&rrsa[..], &["--acr-access-key-dir=/k"]].concat();
+        assert!(matches!(line(&both).unwrap().acr.identity(), Some(Identity::KeyFolder(_))));
+    }
+
+    #[test]
+    fn lists_are_read_and_a_pattern_over_accounts_is_not() {
+        let allow = line(&[
+            "--allow-acr-roles=acs:ram::1:role/a,acs:ram::2:role/b-*",
+            "--allow-acr-instances=cn-beijing:cri-12345",
+            "--allow-acr-instances=crpi-12345",
+        ]);
+        let allow = allow.unwrap().allow;
+        assert_eq!((allow.allow_acr_roles.len(), allow.allow_acr_instances.len()), (2, 2));
+        for bad in
+            ["--allow-acr-roles=acs:ram::*:role/a", "--allow-acr-roles=*", "--allow-acr-instances=cri-*"]
+        {
+            assert!(line(&[bad]).is_err(), "{bad}");
+        }
+        assert!(line(&["--sts-endpoint=http://sts.example.com"]).is_err());
     }
 }

@@ -42,13 +42,10 @@ pub struct Wanted {
 }
 
 pub fn requests(args: &PullArgs) -> Result<Vec<Wanted>, ManifestError> {
-    match &args.filename {
-        Some(path) => from_manifest(path, args),
-        None => {
-            let (logins, notices) = (Logins::default(), Vec::new());
-            Ok(vec![Wanted { request: from_flags(args)?, logins, notices }])
-        }
+    if let Some(path) = &args.filename {
+        return from_manifest(path, args);
     }
+    Ok(vec![Wanted { request: from_flags(args)?, logins: Logins::default(), notices: Vec::new() }])
 }
 
 fn from_flags(args: &PullArgs) -> Result<PullRequest, ManifestError> {

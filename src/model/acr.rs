@@ -291,25 +291,27 @@ impl Decision {
                     _ => Some(Registry::OneOf(ids)),
                 }
             }
-            Domain::Custom => {
-                let mut all = Vec::new();
-                for instance in enterprise(asked) {
-                    match instance.region.as_ref().or(allowed.region.as_ref()) {
-                        Some(region) => all.push((region.clone(), instance.id.clone())),
-                        None => {
-                            let unknown = format!(
-                                "{instance}: its region is not known: write for example cn-hangzhou:{instance}, or \
-                                 the operator says its own with --acr-region"
-                            );
-                            if !self.invalid.iter().any(|invalid| invalid.message == unknown) {
-                                self.wrong(INSTANCE_IDS, unknown);
-                            }
-                        }
-                    }
-                }
-                (!all.is_empty()).then_some(Registry::OneOf(all))
+            Domain::Custom => self.custom(asked, allowed),
+        }
+    }
+
+    /// Any instance may have the host among its domains.
+    fn custom(&mut self, asked: &Asked, allowed: &Allowed) -> Option<Registry> {
+        let mut all = Vec::new();
+        for instance in enterprise(asked) {
+            if let Some(region) = instance.region.as_ref().or(allowed.region.as_ref()) {
+                all.push((region.clone(), instance.id.clone()));
+                continue;
+            }
+            let unknown = format!(
+                "{INSTANCE_IDS}: the region of {instance} is not known, so no custom domain of it gets a login: write \
+                 for example cn-hangzhou:{instance}, or the operator says its own with --acr-region"
+            );
+            if !self.notices.contains(&unknown) {
+                self.notices.push(unknown);
             }
         }
+        (!all.is_empty()).then_some(Registry::OneOf(all))
     }
 }
 

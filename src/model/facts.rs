@@ -156,3 +156,23 @@ pub struct Queue {
     /// Caches that wait for a slot with the first try of their inputs, and come before this one: as many as matter.
     pub first_tries_ahead: u32,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::acr::Registry;
+
+    #[test]
+    fn a_login_is_due_when_it_says_so_and_at_once_when_nobody_knows() {
+        let (now, later) = (Timestamp::UNIX_EPOCH, Timestamp::from_second(60).unwrap());
+        let mut logins = Logins::default();
+        let mut facts = Facts::default();
+        assert_eq!(facts.login_due(&logins, 3, now), None, "there is none to take");
+        let personal = Registry::Personal("cn-hangzhou".parse().unwrap());
+        logins.hosts.insert("registry.cn-hangzhou.aliyuncs.com".parse().unwrap(), personal);
+        assert_eq!(facts.login_due(&logins, 3, now), Some(now));
+        facts.login = Some(LoginFact { run: 3, again: later, failure: None });
+        assert_eq!(facts.login_due(&logins, 3, now), Some(later));
+        assert_eq!(facts.login_due(&logins, 4, now), Some(now), "that was another run's");
+    }
+}

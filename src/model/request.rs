@@ -199,6 +199,17 @@ mod tests {
     }
 
     #[test]
+    fn a_custom_domain_trusts_the_token_services_of_its_region_only() {
+        let mut request = crate::render::job::tests::sample_request();
+        assert_eq!(request.acr_realms(), vec![]);
+        let host: RegistryHost = "images.example.com".parse().unwrap();
+        request.acr_domains.insert(host.clone(), vec!["cn-beijing".to_owned()]);
+        let realms = request.acr_realms();
+        assert!(realms.contains(&(host, "dockerauth-ee.cn-beijing.aliyuncs.com".to_owned())), "{realms:?}");
+        assert!(realms.iter().all(|(_, realm)| realm.ends_with(".cn-beijing.aliyuncs.com")));
+    }
+
+    #[test]
     fn the_inputs_hash_changes_with_what_decides_the_content() {
         let images: Vec<Reference> = vec!["nginx:1".parse().unwrap()];
         let one = PullRequest::inputs_hash(&images, &[], &BTreeMap::new(), true);

@@ -174,12 +174,11 @@ async fn handle(request: Request<Incoming>, cloud: Cloud) -> Result<Response<Ful
     };
     let (status, answer) = {
         let mut state = cloud.lock();
-        match state.broken {
-            Some((status, body)) => (status, body.to_owned()),
-            None => {
-                let (status, json) = api::answer(&mut state, &asked);
-                (status, json.to_string())
-            }
+        if let Some((status, body)) = state.broken {
+            (status, body.to_owned())
+        } else {
+            let (status, json) = api::answer(&mut state, &asked);
+            (status, json.to_string())
         }
     };
     let mut response = Response::new(Full::new(Bytes::from(answer)));
