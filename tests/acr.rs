@@ -21,6 +21,7 @@ use imagecache::{
     },
     registry::{Client, Config, CredentialSource},
 };
+use serde_json::json;
 use upstream::{Bearer, Login, Registry};
 
 const ACCOUNT: &str = "system:serviceaccount:imagecache-system:imagecache-controller";
@@ -191,6 +192,27 @@ async fn each_case_of_the_vendors_page_ends_in_a_login_of_the_right_instance() {
         assert_eq!(login(&taken, "quay.io"), None, "a host that ACR does not vouch for gets nothing");
         assert!(taken.expires.unwrap() > imagecache::ops::clock::now());
         assert!(!format!("{taken:?}").contains("p4ss"));
+    }
+}
+
+#[tokio::test]
+async fn every_session_may_do_the_next_step_and_nothing_else() {
+    let world = World::start().await;
+    let theirs = "theirs-registry.cn-beijing.cr.aliyuncs.com";
+    let wanted = wanted("cn-beijing:cri-theirs1", ROLE_A, ROLE_B, &[theirs]);
+    world.rrsa().logins(&wanted).await.unwrap();
+    let policies: BTreeMap<String, _> = world.cloud.policies().into_iter().collect();
+    for (who, action, resource) in [
+        (RRSA, json!("sts:AssumeRole"), "acs:ram:*:160998252:role/role-assume"),
+        (ROLE_A, json!("sts:AssumeRole"), "acs:ram:*:129845258:role/role-acr"),
+        (ROLE_B, json!(["cr:Get*", "cr:List*", "cr:Pull*"]), "*"),
+    ] {
+        let policy = policies[who].clone().unwrap();
+        assert_eq!(policy["Statement"].as_array().unwrap().len(), 1);
+        assert_eq!(
+            policy["Statement"][0],
+            json!({"Effect": "Allow", "Action": action, "Resource": resource})
+        );
     }
 }
 

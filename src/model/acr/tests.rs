@@ -138,6 +138,16 @@ fn every_case_of_the_vendors_page_becomes_a_login() {
 }
 
 #[test]
+fn another_instance_or_role_is_another_login_and_it_is_part_of_the_inputs() {
+    let shop = "shop-registry.cn-hangzhou.cr.aliyuncs.com";
+    let text = |asked: &Asked| serde_json::to_string(&decided(asked, &[shop]).logins).unwrap();
+    let base = text(&asked("cri-allowed1", ROLE, ""));
+    assert!(base.contains(shop) && base.contains(ROLE), "{base}");
+    assert_ne!(base, text(&asked("cri-other1", ROLE, "")));
+    assert_ne!(base, text(&asked("cri-allowed1", "", "")));
+}
+
+#[test]
 fn what_the_operator_does_not_list_is_refused_and_the_flag_is_named() {
     let shop = "shop-registry.cn-hangzhou.cr.aliyuncs.com";
     let foreign = "acs:ram::999:role/imagecache";

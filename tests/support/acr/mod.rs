@@ -146,6 +146,13 @@ impl Cloud {
         state.keys.values().flat_map(of).chain(oidc).collect()
     }
 
+    /// The policies of all sessions, in no order: who has it, and what it allows.
+    pub fn policies(&self) -> Vec<(String, Option<Value>)> {
+        let state = self.lock();
+        let sessions = state.keys.values().filter(|key| key.token.is_some());
+        sessions.map(|key| (key.who.clone(), key.policy.clone())).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
