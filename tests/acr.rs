@@ -6,7 +6,12 @@ mod cloud;
 #[path = "support/registry/mod.rs"]
 mod upstream;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use cloud::Cloud;
 use imagecache::{
@@ -316,13 +321,15 @@ async fn outages_are_transient() {
 }
 
 #[tokio::test]
-async fn a_login_that_ran_out_during_a_pull_is_renewed_where_the_worker_reads_it() {
+async fn a_login_that_ran_out_during_a_pull_is_renewed_where_the_puller_reads_it() {
     let (world, registry) = (World::start().await, Registry::start().await);
     let host = registry.host();
     world.cloud.instance("cri-own01", "cn-hangzhou", "shop", &[host.as_str()]);
-    let image = registry.image("team/app", "1", "linux/amd64", &[b"layer"]);
+    for repository in ["team/app", "other/app"] {
+        registry.image(repository, "1", "linux/amd64", &[b"layer"]);
+    }
     let wanted = wanted("cri-own01", "", "", &[host.as_str()]);
-    let (acr, mounted) = (world.rrsa(), tempfile::tempdir().unwrap());
+    let acr = world.rrsa();
     // The registry knows the newest login and nothing else.
     let take = async || {
         let taken = acr.logins(&wanted).await.unwrap();
@@ -331,22 +338,30 @@ async fn a_login_that_ran_out_during_a_pull_is_renewed_where_the_worker_reads_it
         registry.login(Login::Bearer(Bearer { users, ..Bearer::default() }));
         taken.docker_config.unwrap()
     };
-    fs::write(mounted.path().join("login.json"), take().await).unwrap();
-    let access = Access { transport: Transport::PlainHttp, overridden: false };
-    let client = Client::new(Config {
-        access: BTreeMap::from([(host.clone(), access)]),
-        credentials: CredentialSource::Files(vec![mounted.path().to_owned()]),
-        ..Config::default()
-    })
-    .unwrap();
-    let reference = registry.reference("team/app:1");
-    client.resolve(&reference).await.unwrap();
-
-    let renewed = take().await;
-    let other = registry.reference("other/app:1");
-    registry.image("other/app", "1", "linux/amd64", &[b"layer"]);
-    assert_eq!(client.resolve(&other).await.unwrap_err().class, Class::Auth, "the old one is worth nothing");
-    fs::write(mounted.path().join("login.json"), renewed).unwrap();
-    client.resolve(&other).await.unwrap();
-    drop(image);
+    // The worker's mounted Secret, and what a pull by hand holds in memory.
+    let mounted = tempfile::tempdir().unwrap();
+    let held = Arc::new(Mutex::new(Credentials::default()));
+    let write = |config: Vec<u8>| {
+        *held.lock().unwrap() = Credentials::parse([&config]);
+        fs::write(mounted.path().join("login.json"), config).unwrap();
+    };
+    for source in [
+        CredentialSource::Files(vec![mounted.path().to_owned()]),
+        CredentialSource::Shared(Arc::clone(&held)),
+    ] {
+        write(take().await);
+        let access = Access { transport: Transport::PlainHttp, overridden: false };
+        let access = BTreeMap::from([(host.clone(), access)]);
+        let client = Client::new(Config { access, credentials: source, ..Config::default() }).unwrap();
+        client.resolve(&registry.reference("team/app:1")).await.unwrap();
+        let renewed = take().await;
+        let other = registry.reference("other/app:1");
+        assert_eq!(
+            client.resolve(&other).await.unwrap_err().class,
+            Class::Auth,
+            "the old one is worth nothing"
+        );
+        write(renewed);
+        client.resolve(&other).await.unwrap();
+    }
 }
