@@ -1,4 +1,4 @@
-//! The client of upstream registries: resolve a name, read manifests, stream blobs. Our own on hyper and rustls:
+//! The client of upstream registries: resolve a name, read manifests, stream blobs. Our own on httparse and rustls:
 //! the rules below need control of every request. Sources: OCI distribution-spec; what containerd, skopeo and the
 //! kubelet do where it is silent.
 //!
@@ -15,6 +15,7 @@ mod challenge;
 pub mod client;
 mod connect;
 mod exchange;
+mod http1;
 mod keyring;
 pub mod limits;
 pub mod manifest;

@@ -41,11 +41,25 @@ impl Block {
 
     /// Takes as much as fits under `limit` and returns how much that was.
     pub fn fill(&mut self, bytes: &[u8], limit: usize) -> usize {
-        let taken = bytes.len().min(limit.min(self.capacity).saturating_sub(self.len));
-        let at = self.start + self.len;
-        self.bytes[at..at + taken].copy_from_slice(&bytes[..taken]);
-        self.len += taken;
+        let room = self.room(limit.saturating_sub(self.len));
+        let taken = bytes.len().min(room.len());
+        room[..taken].copy_from_slice(&bytes[..taken]);
+        self.grow(taken);
         taken
+    }
+
+    /// Where the next bytes go, at most so many.
+    pub fn room(&mut self, most: usize) -> &mut [u8] {
+        let room = most.min(self.capacity - self.len);
+        let at = self.start + self.len;
+        &mut self.bytes[at..at + room]
+    }
+
+    /// So many bytes were put into [`Block::room`]. Returns them.
+    pub fn grow(&mut self, by: usize) -> &[u8] {
+        let at = self.len;
+        self.len = self.capacity.min(at + by);
+        &self.bytes[self.start + at..self.start + self.len]
     }
 
     pub fn filled(&self) -> &[u8] {

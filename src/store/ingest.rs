@@ -60,6 +60,17 @@ struct Prefix {
     at: u64,
 }
 
+impl Prefix {
+    fn new(digest: &Digest) -> Self {
+        Self { hasher: Hasher::new(digest.algorithm()), at: 0 }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.at += bytes.len() as u64;
+    }
+}
+
 impl Store {
     pub fn ingest(&self, digest: &Digest, size: u64) -> Result<Ingest, StoreError> {
         let name = format!("{}.{}", flat_name(digest), random_name());
@@ -73,7 +84,7 @@ impl Store {
             direct: None,
             direct_works: AtomicBool::new(true),
             state: Mutex::default(),
-            prefix: Mutex::new(Prefix { hasher: Hasher::new(digest.algorithm()), at: 0 }),
+            prefix: Mutex::new(Prefix::new(digest)),
             checkpoint: Mutex::new(()),
         };
         if size >= DIRECT_FROM {
@@ -125,6 +136,24 @@ impl Ingest {
         self.arrived(at, bytes)
     }
 
+    /// Whoever brings bytes from here on says so first. If somebody hashed such bytes ahead and never wrote them, ours
+    /// may be others: the digest starts over, from the file.
+    pub fn begin_at(&self, at: u64) {
+        let mut prefix = self.prefix.lock().unwrap_or_else(PoisonError::into_inner);
+        if prefix.at > at {
+            *prefix = Prefix::new(&self.digest);
+        }
+    }
+
+    /// Takes bytes that will be written at `at` into the digest, if it is their turn: now the CPU has them at hand.
+    pub fn hash_ahead(&self, at: u64, bytes: &[u8]) {
+        if let Ok(mut prefix) = self.prefix.try_lock()
+            && prefix.at == at
+        {
+            prefix.take(bytes);
+        }
+    }
+
     /// Puts the content of a block where it belongs. Contiguous bytes of large blobs pass the page cache; others
     /// stay in it until the digest has reached them.
     pub fn write_at(&self, at: u64, block: &mut Block) -> Result<(), StoreError> {
@@ -141,7 +170,7 @@ impl Ingest {
         let Some(direct) = self.direct.as_ref().filter(|_| self.direct_works.load(Relaxed)) else {
             return Ok(false);
         };
-        let in_order = self.prefix.try_lock().is_ok_and(|prefix| prefix.at == at);
+        let in_order = self.prefix.try_lock().is_ok_and(|prefix| prefix.at >= at);
         let end = at + block.len() as u64;
         let whole = block.len().is_multiple_of(ALIGN) || end == self.size;
         if !in_order || !whole || !at.is_multiple_of(ALIGN as u64) {
@@ -163,9 +192,10 @@ impl Ingest {
         self.state().written.insert(at..at + bytes.len() as u64);
         // Whoever holds the digest now finds these bytes when it catches up, or `verify` does.
         let Ok(mut prefix) = self.prefix.try_lock() else { return Ok(()) };
-        if prefix.at == at {
-            prefix.hasher.update(bytes);
-            prefix.at += bytes.len() as u64;
+        // From where it is, if that is within them: what was hashed ahead is not hashed again.
+        let known = prefix.at.checked_sub(at).and_then(|known| usize::try_from(known).ok());
+        if let Some(rest) = known.and_then(|known| bytes.get(known..)) {
+            prefix.take(rest);
         }
         self.catch_up(&mut prefix)
     }
@@ -179,8 +209,7 @@ impl Ingest {
             while prefix.at < end {
                 let len = usize::try_from(end - prefix.at).map_or(READ, |left| left.min(READ));
                 self.file.read_exact_at(&mut buffer[..len], prefix.at).map_err(|e| self.failed("read", e))?;
-                prefix.hasher.update(&buffer[..len]);
-                prefix.at += len as u64;
+                prefix.take(&buffer[..len]);
             }
         }
     }
@@ -198,8 +227,7 @@ impl Ingest {
         let actual = {
             let mut prefix = self.prefix.lock().unwrap_or_else(PoisonError::into_inner);
             self.catch_up(&mut prefix)?;
-            let fresh = Hasher::new(self.digest.algorithm());
-            std::mem::replace(&mut prefix.hasher, fresh).finish()
+            std::mem::replace(&mut *prefix, Prefix::new(&self.digest)).hasher.finish()
         };
         if actual != self.digest {
             return Err(self.bad(format!("its bytes have the digest {actual}")));
