@@ -169,14 +169,16 @@ impl Store {
         }
     }
 
-    /// After a complete pull: removes what killed attempts at these blobs left, except where somebody is at work.
+    /// After a complete pull: removes what killed attempts at these blobs left and their lock files, except where
+    /// somebody is at work.
     pub fn tidy<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>) -> Result<(), StoreError> {
         let names = self.inner.ingest.all_names()?;
-        let left: BTreeSet<&str> = names.iter().filter_map(|name| rest_of_attempt(name)).collect();
+        let left: BTreeSet<&str> = names.iter().filter_map(|name| flat_of(name)).collect();
         for digest in digests.into_iter().filter(|digest| left.contains(&*flat_name(digest))) {
             if let Some(_lock) = self.try_lock(digest)? {
                 self.forget_attempts(digest);
             }
+            self.forget_lock(digest)?;
         }
         Ok(())
     }
@@ -190,6 +192,11 @@ impl Store {
 
 /// The digest part of a name that an attempt leaves: data, sidecar, or a sidecar that was being written.
 fn rest_of_attempt(name: &str) -> Option<&str> {
-    let (flat, rest) = name.strip_prefix('.').unwrap_or(name).split_once('.')?;
-    (rest != "lock" && !flat.is_empty()).then_some(flat)
+    flat_of(name).filter(|_| !name.ends_with(".lock"))
+}
+
+/// The digest part of any name in `ingest/`.
+fn flat_of(name: &str) -> Option<&str> {
+    let (flat, _) = name.strip_prefix('.').unwrap_or(name).split_once('.')?;
+    (!flat.is_empty()).then_some(flat)
 }

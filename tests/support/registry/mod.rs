@@ -103,6 +103,7 @@ pub struct Registry {
     pub certificate: Option<String>,
     content: Arc<Mutex<Content>>,
     served: Arc<AtomicU64>,
+    pace: Arc<serve::Pace>,
 }
 
 impl Registry {
@@ -176,6 +177,11 @@ impl Registry {
     /// Bytes of bodies that left so far; what is in the sockets counts.
     pub fn served(&self) -> u64 {
         self.served.load(Ordering::Relaxed)
+    }
+
+    /// Bodies leave at this rate at most, all connections together. Bytes a second; 0 is no limit.
+    pub fn throttle(&self, rate: u64) {
+        self.pace.set(rate);
     }
 
     /// Connections accepted so far.
