@@ -278,8 +278,8 @@ impl Storm {
         Instant::now() < self.end && !self.over.load(Relaxed)
     }
 
-    /// Whether it ended by itself, with its status.
-    fn maybe_kill(&self, mut command: Command, within: u64) -> Option<i32> {
+    /// Its status and what it said, if it ended by itself.
+    fn maybe_kill(&self, mut command: Command, within: u64) -> Option<(i32, String)> {
         if self.no_locks {
             command.env("IMAGECACHE_NO_LOCKS", "1");
         }
@@ -293,12 +293,9 @@ impl Storm {
         if code.is_none() {
             self.killed.fetch_add(1, Relaxed);
         }
-        if code.is_some_and(|code| code != 0) {
-            println!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-        }
         // Not at once: others, and the machine, have their turn.
         thread::sleep(Duration::from_millis(rand::rng().random_range(0..150)));
-        code
+        Some((code?, String::from_utf8_lossy(&output.stderr).into_owned()))
     }
 
     /// The only one who pulls and removes this cache: what is reported stays until the next step.
@@ -316,11 +313,11 @@ impl Storm {
                 .chain([self.images[n].clone()])
                 .collect();
             match self.maybe_kill(self.pull(n, &images), PULL_TIME) {
-                Some(0) => {
+                Some((0, _)) => {
                     promised = true;
                     self.pulled.fetch_add(1, Relaxed);
                 }
-                Some(status) => panic!("pull {n} ended with {status}"),
+                Some((status, text)) => panic!("pull {n} ended with {status}: {text}"),
                 None => {}
             }
             if promised {
@@ -337,8 +334,8 @@ impl Storm {
     fn collects(&self) {
         while !self.over.load(Relaxed) {
             match self.maybe_kill(gc(self.volume.path()), 100) {
-                Some(0) => drop(self.collected.fetch_add(1, Relaxed)),
-                Some(status) => panic!("gc ended with {status}"),
+                Some((0, _)) => drop(self.collected.fetch_add(1, Relaxed)),
+                Some((status, text)) => panic!("gc ended with {status}: {text}"),
                 None => {}
             }
         }

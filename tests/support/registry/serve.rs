@@ -99,15 +99,16 @@ async fn handle(request: Request<Incoming>, registry: Registry) -> Result<Respon
     if reply.end == End::Silence {
         std::future::pending::<()>().await;
     }
-    Ok(response(reply, seen.method == "HEAD", &registry))
+    Ok(response(reply, &seen, &registry))
 }
 
-fn response(reply: Reply, head: bool, registry: &Registry) -> Response<Body> {
+fn response(reply: Reply, seen: &Seen, registry: &Registry) -> Response<Body> {
+    let head = seen.method == "HEAD";
     let Reply { status, headers, body, end } = reply;
     let length = body.len();
     let mut response = Response::new(match end {
         _ if head => Full::default().map_err(never).boxed_unsync(),
-        End::Whole | End::Silence => pieces(body, registry.clone()).boxed_unsync(),
+        End::Whole | End::Silence => pieces(body, seen.path.clone(), registry.clone()).boxed_unsync(),
         End::Chunked => stream(vec![body]).boxed_unsync(),
         End::Cut(after) => {
             let broken = stream::once(async { Err(io::Error::other("cut")) });
@@ -139,15 +140,20 @@ fn response(reply: Reply, head: bool, registry: &Registry) -> Response<Body> {
 }
 
 /// In small pieces, counted as they leave.
-fn pieces(body: Bytes, registry: Registry) -> impl http_body::Body<Data = Bytes, Error = io::Error> + Send {
-    let pieces = stream::unfold((body, registry), async |(mut rest, registry)| {
+fn pieces(
+    body: Bytes,
+    path: String,
+    registry: Registry,
+) -> impl http_body::Body<Data = Bytes, Error = io::Error> + Send {
+    let pieces = stream::unfold((body, path, registry), async |(mut rest, path, registry)| {
         let piece = rest.split_to(rest.len().min(64 << 10));
         if piece.is_empty() {
             return None;
         }
         registry.pace.wait(piece.len()).await;
         registry.served.fetch_add(piece.len() as u64, Ordering::Relaxed);
-        Some((Ok(Frame::data(piece)), (rest, registry)))
+        *registry.lock().sent.entry(path.clone()).or_default() += piece.len() as u64;
+        Some((Ok(Frame::data(piece)), (rest, path, registry)))
     });
     StreamBody::new(pieces)
 }
