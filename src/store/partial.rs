@@ -6,7 +6,11 @@ use std::{collections::BTreeSet, fs::File, os::unix::fs::FileExt as _, sync::Poi
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{Ingest, Store, StoreError, flat_name};
+use super::{
+    Ingest, Store, StoreError,
+    fail::{self, Change},
+    flat_name,
+};
 use crate::model::{digest::Digest, request::CacheKey};
 
 /// Smaller blobs start over: a sidecar costs more than it saves.
@@ -37,12 +41,12 @@ impl Ingest {
         let _one = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
         let written = {
             let state = self.state();
-            if state.published || state.spoiled {
+            if state.published || state.spoiled.is_some() {
                 return Ok(());
             }
             state.written.clone()
         };
-        rustix::fs::fdatasync(&self.file).map_err(|e| self.failed("make durable", e))?;
+        fail::sync(&self.file, rustix::fs::fdatasync).map_err(|e| self.failed("make durable", e))?;
         let ranges = written.iter().map(|range| (range.start, range.end)).collect();
         let sidecar = Sidecar { format: FORMAT, size: self.size, cache: cache.clone(), ranges };
         let bytes = serde_json::to_vec(&sidecar).unwrap_or_default();
@@ -109,6 +113,7 @@ impl Ingest {
 
     /// In the kernel, which shares the blocks where the file system can; else by hand.
     fn copy_range(&self, old: &File, start: u64, end: u64) -> Result<bool, StoreError> {
+        fail::before(Change::Take).map_err(|e| self.failed("copy an earlier attempt to", e))?;
         let mut at = start;
         while at < end {
             let (mut from, mut to) = (at, at);
