@@ -2,6 +2,7 @@
 //! harms no other cache, and the next one succeeds. The store of test builds refuses any change that it is told to
 //! (`IMAGECACHE_FAIL_AT`); the tests on real file systems need root (`make test-faults`).
 //! `IMAGECACHE_FAULTS=all` tries every change and not some of them.
+#![allow(clippy::case_sensitive_file_extension_comparisons)]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod stores;

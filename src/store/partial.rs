@@ -197,7 +197,7 @@ impl Store {
 
 /// The digest part of a name that an attempt leaves: data, sidecar, or a sidecar that was being written.
 fn rest_of_attempt(name: &str) -> Option<&str> {
-    flat_of(name).filter(|_| !name.ends_with(".lock"))
+    flat_of(name).filter(|_| name.strip_suffix(".lock").is_none())
 }
 
 /// The digest part of any name in `ingest/`.
