@@ -209,7 +209,7 @@ async fn gc_meets_a_full_disk_or_one_that_fails() {
         };
         let step: u32 = if std::env::var_os("IMAGECACHE_FAULTS").is_some() { 1 } else { 4 };
         for script in ["ENOSPC", "+ENOSPC", "EIO", "+EIO"] {
-            let (on, errno) = if script.starts_with('+') { ("+", &script[1..]) } else { ("", script) };
+            let (on, errno) = script.strip_prefix('+').map_or(("", script), |errno| ("+", errno));
             let mut at = 1 + rand::rng().random_range(0..step);
             loop {
                 let volume = dir.path().join("volume");
