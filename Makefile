@@ -35,6 +35,28 @@ test-demo: root packages cluster image ## The demo, twice.
 test-cargo test-api test-cluster test-node test-demo:
 	CARGO_FLAGS="$(CARGO_FLAGS)" tests/run.sh $(@:test-%=%)
 
+# Long runs of what test-cargo does in seconds. 600 seconds for each of the two storms, unless SECONDS_EACH says otherwise.
+KILLS ?= 100
+SECONDS_EACH ?= 600
+LONG_TEST = cargo test $(CARGO_FLAGS) --test
+
+.PHONY: test-kills
+test-kills: ## A pull killed at KILLS=100 random points, resumed and verified; and killed at each of its changes.
+	IMAGECACHE_KILLS=$(KILLS) $(LONG_TEST) resume -- --nocapture
+	$(LONG_TEST) kills -- --nocapture may_die
+
+.PHONY: test-faults
+test-faults: root ## Disks that are full or fail, at every change of a pull, and on real file systems.
+	IMAGECACHE_FAULTS=all unshare --mount --propagation private $(LONG_TEST) faults -- --nocapture --include-ignored
+
+.PHONY: test-soak
+test-soak: ## Pulls, gc, rm, a mirror and a reader with random kills, 10 minutes, then the same without locks.
+	IMAGECACHE_STORM_SECONDS=$(SECONDS_EACH) $(LONG_TEST) kills -- --nocapture --test-threads=1 pulls_gc_rm the_same_where
+
+.PHONY: test-together
+test-together: ## Several pulls at once on one store: bytes from upstream against unique ones.
+	$(LONG_TEST) together -- --nocapture
+
 .PHONY: lint
 lint: ## Formatting, clippy, documentation and shell scripts.
 	cargo fmt --check

@@ -245,6 +245,19 @@ pub struct Ledger {
     /// Since when a pull secret is missing or may not be used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets_missing: Option<Time>,
+    /// The times that the store lost the content, one soon after the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<LedgerLoss>,
+}
+
+/// A streak of losses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerLoss {
+    /// How many there were.
+    pub times: i32,
+    /// When the last was seen.
+    pub last: Time,
 }
 
 /// A complete pull, as the store knows it.

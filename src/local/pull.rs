@@ -17,7 +17,7 @@ use crate::{
         credentials::Credentials,
         failure::Failure,
         report::{Outcome, progress_line},
-        request::PullRequest,
+        request::{Dialect, PullRequest},
     },
     ops::{
         clock,
@@ -63,7 +63,7 @@ async fn one(request: PullRequest, args: &PullArgs) -> u8 {
     let outcome = match prepare(request, args) {
         Ok(pull) => show(pull, args.output).await,
         Err(failure) => {
-            tell(&format!("{name}: {failure}"));
+            tell_run(&name, &failure, dialect);
             return failure.class.exit_code();
         }
     };
@@ -77,11 +77,18 @@ async fn one(request: PullRequest, args: &PullArgs) -> u8 {
     match &outcome.failure {
         Some(failure) => {
             if outcome.images.iter().all(|image| image.failure.is_none()) {
-                tell(&format!("{name}: {}: {failure}", failure.class));
+                tell_run(&name, failure, dialect);
             }
             failure.class.exit_code()
         }
         None => 0,
+    }
+}
+
+fn tell_run(name: &str, failure: &Failure, dialect: Dialect) {
+    tell(&format!("{name}: {}: {failure}", failure.class));
+    if let Some(advice) = advice::advice(failure.class, None, dialect) {
+        tell(&format!("  {advice}"));
     }
 }
 

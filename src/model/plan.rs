@@ -8,15 +8,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     class::Class,
-    facts::{Facts, JobFact, SecretState},
+    facts::{Facts, JobFact},
     judge::{CacheRequest, Judged, SecretName},
-    ledger::versions,
     platform::Platform,
     reference::{Reference, RegistryHost},
     report::Outcome,
     request::PullRequest,
     retry::{self, after},
     run::{self, RunState},
+    secrets::{self, Secrets},
     settings::{OnExpiry, Settings},
     stage::{Stage, Standing},
     status::Telling,
@@ -53,6 +53,9 @@ pub enum Action {
     RenewCredentials { run: u64, secrets: Vec<SecretName>, hosts: BTreeSet<RegistryHost> },
     /// Remove both Secrets of the run, then its Job with its pod. The Job goes last: it is what is seen.
     RemoveRun { run: u64, job: JobId },
+    /// Remove both Secrets of a run that was given up before its Job was seen. Should that be missed, they go when the
+    /// next run starts, or with the object.
+    RemoveSecrets { run: u64 },
     /// Delete the ImageCache after a live read.
     DeleteObject(DeleteObject),
 }
@@ -182,7 +185,7 @@ impl<'a> Course<'a> {
     fn walk(&mut self) -> Walked {
         self.ledger.recover(self.facts.jobs.iter().map(|job| job.run).max().unwrap_or_default());
         if self.facts.mirror.as_ref().is_some_and(|mirror| self.ledger.is_lost(mirror)) {
-            self.ledger.root = None;
+            self.ledger.lose(self.now);
         }
         let judged = self.judged;
         let request = match &judged.request {
@@ -349,6 +352,12 @@ impl<'a> Course<'a> {
         } else if idle && self.ledger.root.is_some() {
             self.ledger.secrets_missing = None;
             return Stage::Ready;
+        } else if idle && let Some(loss) = &self.ledger.lost {
+            let due = retry::due_after_loss(loss, self.judged.object.uid.as_str(), self.settings);
+            if due > self.now {
+                self.at(due);
+                return Stage::Waiting;
+            }
         }
         self.asked_for_secrets = true;
         let versions = match self.secrets(request) {
@@ -444,28 +453,20 @@ impl<'a> Course<'a> {
     }
 
     fn secrets(&self, request: &CacheRequest) -> Secrets {
-        let seen: Vec<_> = request.secrets.iter().map(|name| (name, self.facts.secrets.get(name))).collect();
-        let missing: Vec<String> = seen
-            .iter()
-            .filter_map(|(name, state)| match state {
-                Some(SecretState::Missing) => Some(format!(
-                    "pull secret {name} does not exist: create it, or correct spec.imagePullSecrets"
-                )),
-                Some(SecretState::Forbidden) => Some(format!(
-                    "pull secret {name} may not be used: its owner has not granted it to this cache"
-                )),
-                Some(SecretState::Unusable(why)) => Some(format!("pull secret {name} cannot be used: {why}")),
-                Some(SecretState::Found { .. }) | None => None,
-            })
-            .collect();
-        if !missing.is_empty() {
-            return Secrets::Missing(missing.join("; "));
+        secrets::look(request, &self.facts.secrets)
+    }
+
+    /// The run that was open is not any more, and its Job was never seen: it may have got its Secrets.
+    fn remove_secrets(&mut self) {
+        let given_up = self.seen.open && !(self.ledger.open && self.ledger.run == self.seen.run);
+        let run = u64::try_from(self.seen.run).unwrap_or_default();
+        if given_up && self.facts.jobs.iter().all(|job| job.run != run) {
+            self.actions.push(Action::RemoveSecrets { run });
         }
-        let read: Option<Vec<_>> = seen.into_iter().map(|(name, state)| state.map(|s| (name, s))).collect();
-        read.map_or(Secrets::Unread, |read| Secrets::Found(versions(read)))
     }
 
     fn finish(mut self, stage: Stage) -> Plan {
+        self.remove_secrets();
         let failure = self.ledger.failure.clone();
         let stalls_at = failure.as_ref().map(|failure| retry::stalls_at(failure, self.settings));
         if let Some(at) = stalls_at.filter(|at| *at > self.now) {
@@ -487,11 +488,4 @@ impl<'a> Course<'a> {
         let again = self.soonest.map_or(Again::OnChange, |then| Again::After(wait(then)));
         Plan { actions: self.actions, status, events, again }
     }
-}
-
-enum Secrets {
-    /// Read and usable; their versions.
-    Found(String),
-    Unread,
-    Missing(String),
 }

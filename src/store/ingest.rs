@@ -16,7 +16,12 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Block, Ranges, Store, StoreError, block::ALIGN, flat_name, random_name};
+use super::{
+    Block, Ranges, Store, StoreError,
+    block::ALIGN,
+    fail::{self, Change},
+    flat_name, random_name,
+};
 use crate::model::digest::{Digest, Hasher};
 
 /// Smaller blobs go through the page cache: one short write, and they are often read again soon.
@@ -49,8 +54,8 @@ pub(super) struct State {
     pub kept: bool,
     /// It has its final name.
     pub published: bool,
-    /// A write or a sync failed, or the content is wrong: nobody may take anything over.
-    pub spoiled: bool,
+    /// A write or a sync failed, or the content is wrong: nobody may take anything over. The first reason.
+    pub spoiled: Option<Errno>,
 }
 
 /// The digest of the first `at` bytes.
@@ -120,6 +125,7 @@ impl Ingest {
 
     /// Space is taken at once, so that a full disk shows before an hour of downloading, and in one piece.
     fn allocate(&self) -> Result<(), StoreError> {
+        fail::before(Change::Take).map_err(|e| self.failed("reserve the space of", e))?;
         match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, self.size) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
                 rustix::fs::ftruncate(&self.file, self.size).map_err(|e| self.failed("size", e))
@@ -132,6 +138,7 @@ impl Ingest {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let at = self.written();
         self.check(at, bytes.len())?;
+        fail::before(Change::Take).map_err(|e| self.failed("write", e))?;
         self.file.write_all_at(bytes, at).map_err(|e| self.failed("write", e))?;
         self.arrived(at, bytes)
     }
@@ -158,6 +165,7 @@ impl Ingest {
     /// stay in it until the digest has reached them.
     pub fn write_at(&self, at: u64, block: &mut Block) -> Result<(), StoreError> {
         self.check(at, block.len())?;
+        fail::before(Change::Take).map_err(|e| self.failed("write", e))?;
         if !self.write_direct(at, block)? {
             self.file.write_all_at(block.filled(), at).map_err(|e| self.failed("write", e))?;
         }
@@ -217,9 +225,7 @@ impl Ingest {
     /// Verifies and makes durable; what is left to do is [`Ingest::publish`]. A failed fsync loses the blob: the
     /// kernel may have dropped the pages, so a second try would lie.
     pub fn verify(&self) -> Result<(), StoreError> {
-        if self.state().spoiled {
-            return Err(self.failed("make durable", Errno::IO));
-        }
+        self.check_spoiled()?;
         let written = self.written();
         if written != self.size {
             return Err(self.bad(format!("{written} bytes, but its descriptor says {}", self.size)));
@@ -233,7 +239,8 @@ impl Ingest {
             return Err(self.bad(format!("its bytes have the digest {actual}")));
         }
         rustix::fs::ftruncate(&self.file, self.size).map_err(|e| self.failed("cut to size", e))?;
-        rustix::fs::fdatasync(&self.file).map_err(|e| self.failed("make durable", e))?;
+        fail::sync(&self.file, rustix::fs::fdatasync).map_err(|e| self.failed("make durable", e))?;
+        fail::before(Change::Keep).map_err(|e| self.failed("set the mode of", e))?;
         rustix::fs::fchmod(&self.file, Mode::from_raw_mode(0o444))
             .map_err(|e| self.failed("set the mode of", e))?;
         rustix::fs::futimens(&self.file, &NOW).map_err(|e| self.failed("set the time of", e))
@@ -243,6 +250,8 @@ impl Ingest {
     /// the same blob goes.
     pub fn publish(&self) -> Result<(), StoreError> {
         let _no_checkpoint = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        // The kernel tells a failed write to one fsync of a file: a checkpoint beside `verify` may have been told.
+        self.check_spoiled()?;
         let blobs = self.store.blobs(self.digest.algorithm());
         match self.store.inner.ingest.rename(&self.name, blobs, self.digest.hex()) {
             // NFS repeats a request whose answer was lost, and another winner removes what is left of us: the work
@@ -276,13 +285,19 @@ impl Ingest {
         Err(self.bad(format!("more than the {} bytes that its descriptor says", self.size)))
     }
 
+    fn check_spoiled(&self) -> Result<(), StoreError> {
+        let spoiled = self.state().spoiled;
+        spoiled.map_or(Ok(()), |errno| Err(self.failed("make durable", errno)))
+    }
+
     fn bad(&self, reason: String) -> StoreError {
-        self.state().spoiled = true;
+        self.state().spoiled.get_or_insert(Errno::BADMSG);
         StoreError::Content { digest: self.digest.clone(), reason }
     }
 
     pub(super) fn failed(&self, action: &'static str, source: impl Into<std::io::Error>) -> StoreError {
-        self.state().spoiled = true;
+        let source = source.into();
+        self.state().spoiled.get_or_insert(Errno::from_io_error(&source).unwrap_or(Errno::IO));
         StoreError::io(action, self.store.inner.ingest.path().join(&self.name), source)
     }
 
@@ -301,10 +316,30 @@ impl Drop for Ingest {
     fn drop(&mut self) {
         let (published, keep) = {
             let state = self.state();
-            (state.published, state.kept && !state.spoiled)
+            (state.published, state.kept && state.spoiled.is_none())
         };
         if !published && !keep {
             self.store.forget_attempt(&self.name);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_that_fails_beside_the_last_one_keeps_the_blob_from_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::create_or_open(dir.path()).unwrap();
+        let digest = Digest::sha256(b"blob");
+        let mut ingest = store.ingest(&digest, 4).unwrap();
+        ingest.write(b"blob").unwrap();
+        ingest.verify().unwrap();
+        let error = ingest.failed("make durable", Errno::NOSPC);
+        assert_eq!(ingest.publish().unwrap_err().class(), error.class());
+        drop(ingest);
+        assert!(store.find(&digest, 4).unwrap().is_none());
+        assert_eq!(std::fs::read_dir(dir.path().join("ingest")).unwrap().count(), 0);
     }
 }

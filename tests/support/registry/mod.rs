@@ -94,6 +94,8 @@ struct Content {
     /// Scopes by token.
     tokens: HashMap<String, String>,
     connections: usize,
+    /// Bytes of bodies that left, by path.
+    sent: HashMap<String, u64>,
 }
 
 #[derive(Clone)]
@@ -103,6 +105,7 @@ pub struct Registry {
     pub certificate: Option<String>,
     content: Arc<Mutex<Content>>,
     served: Arc<AtomicU64>,
+    pace: Arc<serve::Pace>,
 }
 
 impl Registry {
@@ -176,6 +179,17 @@ impl Registry {
     /// Bytes of bodies that left so far; what is in the sockets counts.
     pub fn served(&self) -> u64 {
         self.served.load(Ordering::Relaxed)
+    }
+
+    /// The same of what was asked for under this name, such as a digest.
+    pub fn served_of(&self, name: &impl ToString) -> u64 {
+        let name = name.to_string();
+        self.lock().sent.iter().filter(|(path, _)| path.ends_with(&name)).map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Bodies leave at this rate at most, all connections together. Bytes a second; 0 is no limit.
+    pub fn throttle(&self, rate: u64) {
+        self.pace.set(rate);
     }
 
     /// Connections accepted so far.
