@@ -138,13 +138,6 @@ def make(folder, shape):
     return known
 
 
-def part(known, numbers):
-    """The corpus as if it were only these images."""
-    images = [known["images"][n] for n in numbers]
-    unique = {d: s for image in images for d, s in image["blobs"].items()}
-    return dict(known, images=images, unique=sum(unique.values()))
-
-
 def blobs(known):
     """Digest to (repository, size), each blob once; manifests are not served as blobs and are left out."""
     tops = {image["digest"] for image in known["images"]}

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 TICK = os.sysconf("SC_CLK_TCK")
 CLONE_NEWNET = 0x40000000  # linux/sched.h
+STOPPING = threading.Event()
 LIVE = set()  # of everything this program started and has not seen end
 
 
@@ -25,6 +26,7 @@ def stop(process, grace=20):
 
 
 def stop_all():
+    STOPPING.set()
     for process in list(LIVE):
         stop(process, grace=5)
 
@@ -95,6 +97,8 @@ def run(lines, at_once=1, log=subprocess.DEVNULL, env=None, beside=()):
             return [one(argv) for argv in (line if isinstance(line[0], list) else [line])]
 
         def one(argv):
+            if STOPPING.is_set():
+                raise InterruptedError
             process = start(argv, stdout=log, stderr=log, env=env)
             peak.pids.add(process.pid)
             _, status, usage = os.wait4(process.pid, 0)
@@ -105,7 +109,12 @@ def run(lines, at_once=1, log=subprocess.DEVNULL, env=None, beside=()):
 
         before, begun = sum(cpu_of(p.pid) for p in beside), time.monotonic()
         with ThreadPoolExecutor(at_once) as pool:
-            results = [result for results in pool.map(chain, lines) for result in results]
+            running = [pool.submit(chain, line) for line in lines]
+            try:
+                results = [result for future in running for result in future.result()]
+            except BaseException:  # told to stop: nothing new begins, and the pool must not wait for the rest
+                stop_all()
+                raise
         wall = time.monotonic() - begun
     cpu = sum(cpu for cpu, _ in results) + sum(cpu_of(p.pid) for p in beside) - before
     return dict(wall=wall, cpu=cpu, rss=peak.kib / 1024, failed=sum(1 for _, code in results if code))
