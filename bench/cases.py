@@ -4,8 +4,16 @@ import os, shutil, statistics, subprocess, sys
 import corpus, measure, peers
 
 
+LEFT_OUT = []  # contestants that failed, with the reason: they are in no row from then on
+
+
 class Failed(SystemExit):
-    pass
+    """Ours failed, or a part of the harness: there is nothing to report."""
+
+
+def leave_out(text):
+    print(f"left out from here on: {text}", file=sys.stderr)
+    LEFT_OUT.append(text)
 
 
 class Case:
@@ -46,10 +54,10 @@ class Case:
         failed = failed or peers.check(self.known, target.out, whole)
         self.checked.add(contestant.name)
         if failed:
-            text = f"{self.name}: {contestant.name}: {failed}, see {self.log}"
+            text = f"{self.name}: {contestant.name}: {failed}"
             if contestant.family == "ours":
-                raise Failed(text)
-            print(f"left out from here on: {text}", file=sys.stderr)
+                raise Failed(f"{text}, see {self.log}")
+            leave_out(text)
             self.dead.add(contestant.name)
             return None
         return row
@@ -106,8 +114,10 @@ def parts(program, case):
     with open(paths, "w") as file:
         file.writelines(f"/v2/{repository}/blobs/{digest}\n" for digest, (repository, _) in blobs.items())
     received = sum(size for _, size in blobs.values()) / 1e9
-    mib = 256 if case.known["unique"] < 1e9 else 2048
-    gb, cores = (mib << 20) / 1e9, str(os.cpu_count())
+    # The same number of whole blocks for every thread.
+    cores, threads = os.cpu_count(), 8
+    mib = max(256 if case.known["unique"] < 1e9 else 2048, 64 * cores) // (4 * cores * threads) * (4 * cores * threads)
+    gb = (mib << 20) / 1e9
     before = case.server.cpu()
     with open(paths) as words:
         words = subprocess.Popen([program, "receive", case.server.host, str(case.connections), *([case.server.cert] if case.server.cert else [])], stdin=words)
@@ -119,7 +129,7 @@ def parts(program, case):
     if words.returncode:
         raise Failed(f"{program} receive failed")
     registry = case.server.cpu() - before
-    hashed, written = measure.run([[program, "sha256", str(mib), cores]]), measure.run([[program, "write", out, str(mib), "8"]])
+    hashed, written = measure.run([[program, "sha256", str(mib), str(cores)]]), measure.run([[program, "write", out, str(mib), str(threads)]])
     if hashed["failed"] or written["failed"]:
         raise Failed(f"{program} failed")
     return dict(receive=(usage.ru_utime + usage.ru_stime) / received, sha256=hashed["cpu"] / gb, write=written["cpu"] / gb, registry=registry / received,

@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 type Failure = Box<dyn Error + Send + Sync>;
 const READ: usize = 256 << 10;
 const BLOCK: usize = 4 << 20;
-/// What O_DIRECT asks of addresses, on every disk of today.
+/// What `O_DIRECT` asks of addresses, on every disk of today.
 const ALIGNED: usize = 4 << 10;
 
 fn main() -> Result<(), Failure> {

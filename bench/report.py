@@ -121,7 +121,7 @@ def publish(report, page=PAGE):
         parts.append("Where others do better:\n\n" + "\n".join(f"- {line}" for line in behind) if behind else "Nobody measured here does better in any column.")
     parts.append(markdown(["", "goal", "wanted", "measured", "why"], [False, False, True, True, False], judged(report["goals"])))
     if report.get("left_out"):
-        parts.append("Not compared with, because it could not be built here: " + "; ".join(report["left_out"]) + ".")
+        parts.append("Left out: " + "; ".join(report["left_out"]) + ".")
     with open(page) as file:
         text = file.read()
     marked = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.S)

@@ -12,7 +12,7 @@ Contestants take turns inside a round, the first round is thrown away, rows are 
 empty folder. Ours is verified and durable when it ends; for all, the time of a `sync` afterwards is shown beside.
 What each wrote is hashed again. Leaves target/bench/NAME.json, and with --publish the tables and charts of
 docs/performance.md."""
-import argparse, os, signal, subprocess, sys
+import argparse, os, shutil, signal, subprocess, sys
 
 sys.dont_write_bytecode = True  # nothing is left beside the sources
 import cases, corpus, goals, measure, peers, report, servers, special
@@ -40,7 +40,7 @@ def arguments():
     parser.add_argument("--no-peers", action="store_true", help="ours alone, to steer by")
     parser.add_argument("--only", metavar="CASE", help="one case of several, such as http, tls, near, far")
     parser.add_argument("--rounds", type=int, default=4, help="the first is thrown away if there are more (default 4)")
-    parser.add_argument("--corpus", choices=list(corpus.SHAPES), default="full")
+    parser.add_argument("--corpus", choices=list(corpus.SHAPES), help="default full; noop: small, for sizes do not matter there")
     parser.add_argument("--connections", type=int, help="of ours, and of the peers that can be told (default 8; far 16)")
     parser.add_argument("--far-proxy", metavar="PROGRAM", help="bench/far.rs, built")
     parser.add_argument("--parts", metavar="PROGRAM", help="bench/parts.rs, built: without it the CPU limit is not judged")
@@ -49,6 +49,7 @@ def arguments():
     parser.add_argument("--memory", default="/dev/shm", help="a tmpfs, for near pulls where the disk is slow; empty for never (default /dev/shm)")
     parser.add_argument("--publish", action="store_true", help="write the tables and the chart of docs/performance.md")
     args = parser.parse_args()
+    args.corpus = args.corpus or ("small" if args.which == "noop" else "full")
     args.work = os.path.abspath(args.work)
     args.against = [word.partition("=")[::2] for word in args.against]
     args.skopeo = [word.partition("=")[::2] for word in args.skopeo]
@@ -152,7 +153,7 @@ def far(args, known):
 
 
 def overlap(args, known):
-    everyone = everybody(args, {"skopeo x4"})
+    everyone = [c for c in everybody(args, {"skopeo x4"}) if not c.older]
     contestants = [cases.overlap_ours(c.binary, known, c.name) if c.family == "ours" else cases.overlap_skopeo(c, known) for c in everyone]
     out = report.new("overlap", "Four processes, overlapping images, one store", args.work)
     for name in wanted(args, ["near", "far"]):
@@ -234,6 +235,10 @@ def main():
     args = arguments()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
+    needed = ["dd", "docker-registry", "openssl", *filter(None, [args.ours, args.parts, args.far_proxy])]
+    for program in needed:
+        if not shutil.which(program):
+            sys.exit(f"{program} is not there: docker-registry and openssl are Debian packages, ours is built by make bench-build")
     os.makedirs(args.work, exist_ok=True)
     if not args.no_peers:
         peers.built()  # while there is a network
@@ -255,7 +260,7 @@ def main():
     if known:
         out["corpus"] = report.describe(known, args.corpus)
     out["versions"] = versions(contestants)
-    out["left_out"] = [] if args.no_peers else peers.left_out()
+    out["left_out"] = cases.LEFT_OUT + ([] if args.no_peers else peers.left_out())
     report.show(out)
     print(f"written: {report.write(out, args.work)}")
     if args.publish:
