@@ -57,10 +57,11 @@ def write_layer(folder, name, size):
         for piece in pieces(name, size):
             plain.update(piece)
             crc, length = zlib.crc32(piece, crc), length + len(piece)
-            rest += piece
-            while len(rest) > STORED:
-                block(rest[:STORED], 0)
-                rest = rest[STORED:]
+            waiting, at = memoryview(rest + piece), 0
+            while len(waiting) - at > STORED:
+                block(waiting[at:at + STORED], 0)
+                at += STORED
+            rest = bytes(waiting[at:])
         block(rest, 1)
         put(struct.pack("<II", crc, length & 0xFFFFFFFF))
         bytes_written = out.tell()
