@@ -103,7 +103,7 @@ impl FromStr for SecretName {
 }
 
 /// RFC 1123, as Kubernetes checks names.
-fn is_dns_name(text: &str, most: usize) -> bool {
+pub fn is_dns_name(text: &str, most: usize) -> bool {
     let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let label = |l: &str| {
         l.bytes().next().is_some_and(word)
