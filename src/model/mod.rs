@@ -22,6 +22,7 @@ pub mod request;
 pub mod retry;
 pub mod root;
 pub mod run;
+pub mod served;
 pub mod settings;
 pub mod stage;
 pub mod status;
