@@ -91,7 +91,9 @@ fn documented_samples_become_what_is_expected_and_what_is_lost_is_said() {
             assert_eq!(&fs::read_to_string(&path).unwrap(), text, "{}", path.display());
         }
         let objects: Vec<Value> = serde_saphyr::from_multiple(&out).unwrap();
-        objects.iter().for_each(|object| schema.accepts(object));
+        for object in &objects {
+            schema.accepts(object);
+        }
         let (_, list, _) = said(&imagecache("", &["-f", name, "-o", "json"]));
         let list: Value = serde_json::from_str(&list).unwrap();
         let items = list.get("items").cloned().unwrap_or_else(|| json!([list]));
@@ -219,10 +221,12 @@ proptest! {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         let Converted { objects: out, remarks } = read(&list.to_string());
         let mut names: Vec<&Value> = out.iter().map(|object| &object["metadata"]["name"]).collect();
-        names.sort_by_key(|name| name.to_string());
+        names.sort_by_key(ToString::to_string);
         names.dedup();
         prop_assert_eq!(names.len(), out.len());
-        out.iter().for_each(|object| schema.accepts(object));
+        for object in &out {
+            schema.accepts(object);
+        }
         let refused = remarks.iter().filter(|remark| remark.weight == Weight::Refusal).count();
         prop_assert_eq!(refused, 0, "{:?}", remarks);
         let count = |objects: &[Value]| -> usize {

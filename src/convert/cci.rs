@@ -1,5 +1,5 @@
 //! Huawei Cloud CCI 2.0: `cci/v2 ImageSnapshot`.
-//! Sources: CCI 2.0 user guide "Creating an image snapshot" (cci_01_0113) and API reference `createImageSnapshot`.
+//! Sources: CCI 2.0 user guide "Creating an image snapshot" (`cci_01_0113`) and API reference `createImageSnapshot`.
 
 use std::collections::BTreeMap;
 
@@ -64,7 +64,7 @@ struct Building {
     unknown: BTreeMap<String, Value>,
 }
 
-pub(super) fn read(value: Value, options: &Options, said: &mut Remarks) -> Result<Draft, Refused> {
+pub(super) fn read(value: &Value, options: &Options, said: &mut Remarks) -> Result<Draft, Refused> {
     let (mut draft, spec) = Foreign::<Spec>::parse(value, said)?;
     for (i, image) in spec.images.unwrap_or_default().into_iter().enumerate() {
         said.unknown(&format!("spec.images[{i}]"), &image.unknown);
@@ -91,21 +91,21 @@ fn transports(draft: &mut Draft, registries: &[Registry], said: &mut Remarks) {
     let (mut plain, mut unverified) = (Vec::new(), Vec::new());
     for (i, registry) in registries.iter().enumerate() {
         let field = format!("spec.registries[{i}]");
-        let hosts = [
-            (registry.plain_http == Some(true), &mut plain),
-            (registry.insecure_skip_verify == Some(true), &mut unverified),
-        ];
+        said.unknown(&field, &registry.unknown);
+        let (http, skip) = (registry.plain_http == Some(true), registry.insecure_skip_verify == Some(true));
+        if !http && !skip {
+            // It only says which secret is for it, and the secret says so itself.
+            continue;
+        }
         match registry.server.parse::<RegistryHost>() {
             Ok(host) => {
-                hosts.into_iter().filter(|(on, _)| *on).for_each(|(_, list)| list.push(host.to_string()))
+                plain.extend(http.then(|| host.to_string()));
+                unverified.extend(skip.then(|| host.to_string()));
             }
-            Err(error) if hosts.iter().any(|(on, _)| *on) => {
+            Err(error) => {
                 said.lose(&format!("{field}.server"), format!("how it is reached is left out: {error}"));
             }
-            // It only says which secret is for it, and the secret says so itself.
-            Err(_) => {}
         }
-        said.unknown(&field, &registry.unknown);
     }
     for (key, hosts) in [(PLAIN_HTTP, plain), (SKIP_VERIFY, unverified)] {
         if !hosts.is_empty() {

@@ -71,10 +71,10 @@ impl Draft {
 }
 
 impl<S: DeserializeOwned> Foreign<S> {
-    pub(super) fn parse(value: Value, said: &mut Remarks) -> Result<(Draft, S), Refused> {
-        let foreign: Self = match serde_json::from_value(value.clone()) {
+    pub(super) fn parse(value: &Value, said: &mut Remarks) -> Result<(Draft, S), Refused> {
+        let foreign: Self = match Self::deserialize(value) {
             Ok(foreign) => foreign,
-            Err(error) => return Err(said.refuse(&blame::<Self>(&value), error.to_string())),
+            Err(error) => return Err(said.refuse(&blame::<Self>(value), error.to_string())),
         };
         said.unknown("", &foreign.unknown);
         let metadata = foreign.metadata;

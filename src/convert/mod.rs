@@ -60,7 +60,7 @@ impl Converted {
 struct Dialect {
     api_version: &'static str,
     kind: &'static str,
-    read: fn(Value, &Options, &mut Remarks) -> Result<Draft, Refused>,
+    read: fn(&Value, &Options, &mut Remarks) -> Result<Draft, Refused>,
 }
 
 const DIALECTS: &[Dialect] = &[
@@ -72,7 +72,7 @@ const DIALECTS: &[Dialect] = &[
 enum Made {
     /// Ours already: it stays as it came.
     Own(Value),
-    New(Place, Draft),
+    New(Place, Box<Draft>),
 }
 
 /// Converts everything that is in the texts. What cannot be converted is remarked, and the rest still comes out.
@@ -99,7 +99,7 @@ fn read(source: Source, options: &Options, said: &mut Remarks) -> Result<Vec<Mad
         said.lose("", "skipped: no image cache of a cloud that is known here");
         return Ok(Vec::new());
     };
-    let draft = (dialect.read)(source.value, options, said)?;
+    let draft = (dialect.read)(&source.value, options, said)?;
     if !is_dns_name(&draft.name, 253) {
         return Err(said.refuse("metadata.name", format!("{:?} is no name of an object", draft.name)));
     }
@@ -113,7 +113,7 @@ fn read(source: Source, options: &Options, said: &mut Remarks) -> Result<Vec<Mad
             return Err(Refused);
         }
     }
-    Ok(drafts.into_iter().map(|draft| Made::New(said.place.clone(), draft)).collect())
+    Ok(drafts.into_iter().map(|draft| Made::New(said.place.clone(), Box::new(draft))).collect())
 }
 
 /// One ImageCache for each 20 images: `shop`, `shop-2`, `shop-3`.

@@ -31,7 +31,7 @@ struct Spec {
 }
 
 /// Annotations of TKE are rows of our own table: they stay as they are.
-pub(super) fn read(value: Value, options: &Options, said: &mut Remarks) -> Result<Draft, Refused> {
+pub(super) fn read(value: &Value, options: &Options, said: &mut Remarks) -> Result<Draft, Refused> {
     let (mut draft, spec) = Foreign::<Spec>::parse(value, said)?;
     draft.spec.images = spec.images.unwrap_or_default();
     draft.spec.image_cache_size = foreign::size("spec.imageCacheSize", spec.image_cache_size, said);

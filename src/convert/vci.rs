@@ -43,7 +43,7 @@ struct Volume {
     unknown: BTreeMap<String, Value>,
 }
 
-pub(super) fn read(value: Value, options: &Options, said: &mut Remarks) -> Result<Draft, Refused> {
+pub(super) fn read(value: &Value, options: &Options, said: &mut Remarks) -> Result<Draft, Refused> {
     let (mut draft, spec) = Foreign::<Spec>::parse(value, said)?;
     let volume = spec.volume.unwrap_or_default();
     draft.spec.images = spec.images.unwrap_or_default();
