@@ -298,7 +298,7 @@ fn is_filled_in(printed: &Value, filled: &Value) -> bool {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_filled_in(a, b))
         }
         (Value::String(a), Value::String(b)) => {
-            let masked = ["***", "XX", "xx"].iter().filter_map(|mask| a.split_once(mask)).next();
+            let masked = ["***", "XX", "xx"].iter().find_map(|mask| a.split_once(mask));
             masked.map_or(a == b, |(before, _)| b.starts_with(before) && !b.contains("***"))
         }
         (a, b) => a == b,
