@@ -29,6 +29,7 @@ pub use self::{
 use crate::{
     api::keys,
     model::{
+        annotations::table::TABLE,
         judge::{is_dns_name, judge_spec},
         settings::Settings,
     },
@@ -60,13 +61,20 @@ impl Converted {
 struct Dialect {
     api_version: &'static str,
     kind: &'static str,
+    /// Where the cloud's own annotations have their keys.
+    domains: &'static [&'static str],
     read: fn(&Value, &Options, &mut Remarks) -> Result<Draft, Refused>,
 }
 
 const DIALECTS: &[Dialect] = &[
-    Dialect { api_version: tke::API_VERSION, kind: tke::KIND, read: tke::read },
-    Dialect { api_version: cci::API_VERSION, kind: cci::KIND, read: cci::read },
-    Dialect { api_version: vci::API_VERSION, kind: vci::KIND, read: vci::read },
+    Dialect { api_version: tke::API_VERSION, kind: tke::KIND, domains: &["tencent.com"], read: tke::read },
+    Dialect {
+        api_version: cci::API_VERSION,
+        kind: cci::KIND,
+        domains: &["cci.io", "huaweicloud.com"],
+        read: cci::read,
+    },
+    Dialect { api_version: vci::API_VERSION, kind: vci::KIND, domains: &["volcengine.com"], read: vci::read },
 ];
 
 enum Made {
@@ -100,6 +108,9 @@ fn read(source: Source, options: &Options, said: &mut Remarks) -> Result<Vec<Mad
         return Ok(Vec::new());
     };
     let draft = (dialect.read)(&source.value, options, said)?;
+    for key in draft.annotations.keys().filter(|key| dialect.owns(key) && !is_known(key)) {
+        said.lose("metadata.annotations", format!("{key} stays, and has no effect here"));
+    }
     if !is_dns_name(&draft.name, 253) {
         return Err(said.refuse("metadata.name", format!("{:?} is no name of an object", draft.name)));
     }
@@ -114,6 +125,18 @@ fn read(source: Source, options: &Options, said: &mut Remarks) -> Result<Vec<Mad
         }
     }
     Ok(drafts.into_iter().map(|draft| Made::New(said.place.clone(), Box::new(draft))).collect())
+}
+
+impl Dialect {
+    fn owns(&self, key: &str) -> bool {
+        let prefix = key.split_once('/').map_or("", |(prefix, _)| prefix);
+        let parts = self.domains.iter().filter_map(|domain| prefix.strip_suffix(domain));
+        parts.into_iter().any(|rest| rest.is_empty() || rest.ends_with('.'))
+    }
+}
+
+fn is_known(key: &str) -> bool {
+    TABLE.iter().any(|row| row.key == key)
 }
 
 /// One ImageCache for each 20 images: `shop`, `shop-2`, `shop-3`.
