@@ -54,6 +54,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Read an OCI archive or layout into a volume.
     Import(ImportArgs),
+    /// Turn image caches of other clouds into ours: of TKE, Huawei CCI and Volcengine VCI.
+    Convert(ConvertArgs),
     /// Print the CustomResourceDefinition.
     Crd,
     /// The pull pod's role: read a request, fill the volume, report.
@@ -272,6 +274,43 @@ pub struct ImportArgs {
     pub image: Option<Reference>,
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A document for each object.
+    Yaml,
+    /// One object, or a List.
+    Json,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imagecache convert -f tke-caches.yaml
+  kubectl get imagecaches.eks.cloud.tencent.com -o yaml | imagecache convert -f - | kubectl apply -f -
+  imagecache convert --strict -f snapshots.yaml -o json > caches.json
+
+Known are eks.cloud.tencent.com/v1 ImageCache, cci/v2 ImageSnapshot and vci.volcengine.com/v1beta1 ImageCache, in many
+documents and in lists; our own objects pass unchanged. Standard error has one sentence for every field that has no
+counterpart and every object that is skipped. Of objects that would get one name each gets its namespace in front;
+what is still the same gets -2, -3.
+
+Exit status: 0 converted, 1 with --strict if something has no counterpart, 2 if an object could not be read or there
+is none. docs/convert.md has the tables.")]
+pub struct ConvertArgs {
+    /// A file with objects, in YAML or JSON. May be given many times. `-` is standard input.
+    #[arg(short = 'f', long, value_name = "FILE", required = true)]
+    pub filename: Vec<PathBuf>,
+    /// How the objects are printed.
+    #[arg(short, long, value_enum, default_value = "yaml")]
+    pub output: Format,
+    /// Print nothing and fail if something has no counterpart.
+    #[arg(long)]
+    pub strict: bool,
+    /// The namespace of pull secrets that are named without one.
+    #[arg(short, long)]
+    pub namespace: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

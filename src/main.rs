@@ -71,6 +71,7 @@ async fn run(command: Command) -> u8 {
         Command::Gc(args) => local::gc::run(&args),
         Command::Export(args) => local::archive::run_export(&args),
         Command::Import(args) => local::archive::run_import(args),
+        Command::Convert(args) => local::convert::run(&args),
         Command::Crd => match api::image_cache::crd_yaml() {
             Ok(yaml) => {
                 out::print(&yaml);

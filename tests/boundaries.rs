@@ -40,6 +40,7 @@ const EFFECTS: &[&str] = &[
 const RULES: &[Rule] = &[
     Rule { folder: "api", uses: &[], never: EFFECTS },
     Rule { folder: "model", uses: &["api"], never: EFFECTS },
+    Rule { folder: "convert", uses: &["model", "api"], never: EFFECTS },
     Rule { folder: "render", uses: &["model", "api"], never: EFFECTS },
     Rule { folder: "cluster", uses: &["render", "model", "api", "ops"], never: &["axum", "Timestamp::now"] },
     Rule {
@@ -63,7 +64,7 @@ const RULES: &[Rule] = &[
     Rule { folder: "mirror", uses: &["store", "model", "ops"], never: &["kube", "Timestamp::now"] },
     Rule {
         folder: "local",
-        uses: &["api", "pull", "gc", "export", "mirror", "registry", "store", "model", "ops"],
+        uses: &["api", "convert", "pull", "gc", "export", "mirror", "registry", "store", "model", "ops"],
         never: &["Timestamp::now"],
     },
     Rule { folder: "ops", uses: &[], never: &[] },

@@ -4,6 +4,7 @@
 pub mod archive;
 mod bar;
 mod choose;
+pub mod convert;
 pub mod gc;
 pub mod ls;
 pub mod manifest;

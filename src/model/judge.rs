@@ -15,6 +15,7 @@ use super::{
     platform::Platform,
     reference::{Reference, RegistryHost},
     request::{Access, CacheKey, Dialect, Transport},
+    served,
     settings::Settings,
 };
 use crate::api::{ImageCache, ImageCacheSpec, image_cache::Serve, keys};
@@ -103,7 +104,7 @@ impl FromStr for SecretName {
 }
 
 /// RFC 1123, as Kubernetes checks names.
-fn is_dns_name(text: &str, most: usize) -> bool {
+pub fn is_dns_name(text: &str, most: usize) -> bool {
     let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let label = |l: &str| {
         l.bytes().next().is_some_and(word)
@@ -147,6 +148,9 @@ pub fn judge_spec(
     let retention_days = stronger("spec.retentionDays", days, seen.retention_days.take(), &mut notices);
     let platforms = platforms(asked, &seen, &mut notices);
     let (access, anonymous) = access(&images, &seen, settings, &mut notices);
+    if spec.serve == Some(Serve::Cluster) {
+        notices.extend(served::by_digest_only(&images, &access, settings));
+    }
     if let Some(flash) = seen.flash.as_ref().filter(|flash| flash.value) {
         notices.push(format!("{}: no snapshots are made here, so it has no effect", flash.key));
     }

@@ -23,6 +23,7 @@ pub mod retry;
 pub mod root;
 pub mod run;
 mod secrets;
+pub mod served;
 pub mod settings;
 pub mod stage;
 pub mod status;

@@ -7,6 +7,7 @@ mod leader;
 mod secrets;
 mod server;
 mod starts;
+mod startup;
 
 use std::{sync::Arc, time::Duration};
 
