@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     connect::{Connection, Origin, Reach, dial},
+    crowd::{Crowd, Seat},
     limits::Limits,
     tls::Tls,
 };
@@ -40,6 +41,7 @@ pub(crate) struct Transport {
     tls: Tls,
     pub limits: Limits,
     idle: Idle,
+    pub crowd: Crowd,
 }
 
 /// Unused connections by origin. The seam for limits per host: everything that is sent passes here.
@@ -69,7 +71,7 @@ impl Idle {
 
 impl Transport {
     pub(crate) fn new(tls: Tls, limits: Limits) -> Self {
-        Self { tls, limits, idle: Idle::default() }
+        Self { tls, limits, idle: Idle::default(), crowd: Crowd::default() }
     }
 
     pub(crate) async fn send(
@@ -117,7 +119,7 @@ impl Transport {
             idle: self.idle.clone(),
             keep: self.limits.idle_connections,
         };
-        let mut body = Body { incoming, lease: Some(lease), framed, limits: self.limits.clone() };
+        let mut body = Body { incoming, lease: Some(lease), framed, seat: None, limits: self.limits.clone() };
         if body.incoming.is_end_stream() {
             body.give_back();
         }
@@ -145,6 +147,8 @@ pub(crate) struct Body {
     lease: Option<Lease>,
     /// The length is known or chunked, so an end without an error is the true end.
     pub framed: bool,
+    /// Where a redirect led, one of the seats there.
+    pub seat: Seat,
     limits: Limits,
 }
 
@@ -210,6 +214,9 @@ impl Body {
 }
 
 fn broken(error: &hyper::Error) -> Failure {
+    if error.is_parse_too_large() {
+        return Failure::new(Class::BadContent, "the answer has more or longer headers than is accepted");
+    }
     if error.is_parse() {
         return Failure::new(Class::BadContent, "the server does not speak HTTP/1.1 here");
     }

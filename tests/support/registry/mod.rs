@@ -15,6 +15,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -43,6 +44,8 @@ pub enum Fault {
     Stall(usize),
     /// One byte at a time, a second apart.
     Dribble,
+    /// So many bytes at a time, so far apart.
+    Drip(usize, Duration),
     /// Neither headers nor anything else.
     Silence,
     /// 200 and everything, whatever range was asked for.
@@ -94,6 +97,8 @@ struct Content {
     /// Scopes by token.
     tokens: HashMap<String, String>,
     connections: usize,
+    /// How long 64 KiB take on one connection.
+    pace: Duration,
 }
 
 #[derive(Clone)]
@@ -103,6 +108,14 @@ pub struct Registry {
     pub certificate: Option<String>,
     content: Arc<Mutex<Content>>,
     served: Arc<AtomicU64>,
+    bodies: Arc<Bodies>,
+}
+
+/// Bodies on their way: now, and at most so far.
+#[derive(Default)]
+struct Bodies {
+    now: AtomicU64,
+    most: AtomicU64,
 }
 
 impl Registry {
@@ -176,6 +189,16 @@ impl Registry {
     /// Bytes of bodies that left so far; what is in the sockets counts.
     pub fn served(&self) -> u64 {
         self.served.load(Ordering::Relaxed)
+    }
+
+    /// Every connection is so slow: the time for 64 KiB.
+    pub fn pace(&self, pace: Duration) {
+        self.lock().pace = pace;
+    }
+
+    /// How many bodies were on their way at one time, at most.
+    pub fn most_bodies(&self) -> u64 {
+        self.bodies.most.load(Ordering::Relaxed)
     }
 
     /// Connections accepted so far.

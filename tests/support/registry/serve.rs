@@ -3,10 +3,7 @@
 use std::{
     convert::Infallible,
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -22,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
-    Registry, Seen,
+    Bodies, Registry, Seen,
     answer::{End, Reply, answer},
 };
 
@@ -37,6 +34,7 @@ pub(super) async fn start(tls: Option<(Vec<u8>, Vec<u8>, String)>) -> Registry {
         certificate: tls.map(|(_, _, pem)| pem),
         content: Arc::default(),
         served: Arc::default(),
+        bodies: Arc::default(),
     };
     tokio::spawn(accept(listener, acceptor, registry.clone()));
     registry
@@ -95,15 +93,15 @@ async fn handle(request: Request<Incoming>, registry: Registry) -> Result<Respon
     if reply.end == End::Silence {
         std::future::pending::<()>().await;
     }
-    Ok(response(reply, seen.method == "HEAD", registry.served.clone()))
+    Ok(response(reply, seen.method == "HEAD", &registry))
 }
 
-fn response(reply: Reply, head: bool, served: Arc<AtomicU64>) -> Response<Body> {
+fn response(reply: Reply, head: bool, registry: &Registry) -> Response<Body> {
     let Reply { status, headers, body, end } = reply;
     let length = body.len();
     let mut response = Response::new(match end {
         _ if head => Full::default().map_err(never).boxed_unsync(),
-        End::Whole | End::Silence => pieces(body, served).boxed_unsync(),
+        End::Whole | End::Silence => pieces(body, registry).boxed_unsync(),
         End::Chunked => stream(vec![body]).boxed_unsync(),
         End::Cut(after) => {
             let broken = stream::once(async { Err(io::Error::other("cut")) });
@@ -117,12 +115,13 @@ fn response(reply: Reply, head: bool, served: Arc<AtomicU64>) -> Response<Body> 
             let first = stream::iter([Ok(Frame::data(body.slice(..after.min(length))))]);
             StreamBody::new(first.chain(stream::pending())).boxed_unsync()
         }
-        End::Dribble => {
-            let bytes = stream::iter(body).then(|byte| async move {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                Ok(Frame::data(Bytes::copy_from_slice(&[byte])))
+        End::Drip(size, every) => {
+            let pieces: Vec<Bytes> = body.chunks(size).map(Bytes::copy_from_slice).collect();
+            let pieces = stream::iter(pieces).then(move |piece| async move {
+                tokio::time::sleep(every).await;
+                Ok(Frame::data(piece))
             });
-            StreamBody::new(bytes).boxed_unsync()
+            StreamBody::new(pieces).boxed_unsync()
         }
     });
     *response.status_mut() = status;
@@ -137,14 +136,37 @@ fn response(reply: Reply, head: bool, served: Arc<AtomicU64>) -> Response<Body> 
 /// In small pieces, counted as they leave.
 fn pieces(
     body: Bytes,
-    served: Arc<AtomicU64>,
-) -> impl http_body::Body<Data = Bytes, Error = io::Error> + Send {
-    let pieces = stream::unfold(body, move |mut rest| {
+    registry: &Registry,
+) -> impl http_body::Body<Data = Bytes, Error = io::Error> + Send + use<> {
+    let (served, pace) = (registry.served.clone(), registry.lock().pace);
+    let counted = Counted::new(registry.bodies.clone());
+    let pieces = stream::unfold((body, counted), move |(mut rest, counted)| {
         let piece = rest.split_to(rest.len().min(64 << 10));
         served.fetch_add(piece.len() as u64, Ordering::Relaxed);
-        std::future::ready((!piece.is_empty()).then_some((Ok(Frame::data(piece)), rest)))
+        async move {
+            if !pace.is_zero() {
+                tokio::time::sleep(pace).await;
+            }
+            (!piece.is_empty()).then_some((Ok(Frame::data(piece)), (rest, counted)))
+        }
     });
     StreamBody::new(pieces)
+}
+
+struct Counted(Arc<Bodies>);
+
+impl Counted {
+    fn new(bodies: Arc<Bodies>) -> Self {
+        let now = bodies.now.fetch_add(1, Ordering::Relaxed) + 1;
+        bodies.most.fetch_max(now, Ordering::Relaxed);
+        Self(bodies)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 fn never(error: Infallible) -> io::Error {
