@@ -35,6 +35,13 @@ test-demo: root packages cluster image ## The demo, twice.
 test-cargo test-api test-cluster test-node test-demo:
 	CARGO_FLAGS="$(CARGO_FLAGS)" tests/run.sh $(@:test-%=%)
 
+# How long each target of make fuzz runs.
+SECONDS = 60
+
+.PHONY: fuzz
+fuzz: ## Every fuzz target for SECONDS=60 with the corpus in fuzz/corpus; cargo test replays that corpus.
+	tests/fuzz.sh $(SECONDS)
+
 .PHONY: lint
 lint: ## Formatting, clippy, documentation and shell scripts.
 	cargo fmt --check
