@@ -57,6 +57,13 @@ test-soak: ## Pulls, gc, rm, a mirror and a reader with random kills, 10 minutes
 test-together: ## Several pulls at once on one store: bytes from upstream against unique ones.
 	$(LONG_TEST) together -- --nocapture
 
+# How long each target of make fuzz runs.
+SECONDS = 60
+
+.PHONY: fuzz
+fuzz: ## Every fuzz target for SECONDS=60 with the corpus in fuzz/corpus; cargo test replays that corpus.
+	tests/fuzz.sh $(SECONDS)
+
 .PHONY: lint
 lint: ## Formatting, clippy, documentation and shell scripts.
 	cargo fmt --check

@@ -147,7 +147,8 @@ pub fn judge_spec(
     let size = stronger("spec.imageCacheSize", size, seen.size_gib.take(), &mut notices);
     let retention_days = stronger("spec.retentionDays", days, seen.retention_days.take(), &mut notices);
     let platforms = platforms(asked, &seen, &mut notices);
-    let (access, anonymous) = access(&images, &seen, settings, &mut notices);
+    let sent = settings.credentials_over_http && !secrets.is_empty();
+    let (access, anonymous) = access(&images, &seen, sent, &mut notices);
     if spec.serve == Some(Serve::Cluster) {
         notices.extend(served::by_digest_only(&images, &access, settings));
     }
@@ -253,11 +254,12 @@ fn platforms(spec: Vec<Platform>, seen: &Annotations, notices: &mut Vec<String>)
     annotated
 }
 
-/// How the hosts of the images are reached, and which of them get no credentials.
+/// How the hosts of the images are reached, and which of them get no credentials. `credentials`: whether there are
+/// some that may travel over plain HTTP.
 fn access(
     images: &[Reference],
     seen: &Annotations,
-    settings: &Settings,
+    credentials: bool,
     notices: &mut Vec<String>,
 ) -> (BTreeMap<RegistryHost, Access>, BTreeSet<RegistryHost>) {
     let (plain, unverified) = (&seen.plain_http, &seen.skip_verify);
@@ -294,7 +296,7 @@ fn access(
         } else if !by_name {
             anonymous.insert(host.clone());
             notices.push(format!("{key} says all: {host} gets no credentials unless it is named"));
-        } else if transport == Transport::PlainHttp && settings.credentials_over_http {
+        } else if transport == Transport::PlainHttp && credentials {
             notices.push(format!("{host} is reached over plain HTTP: credentials for it are not protected"));
         }
     }
@@ -404,6 +406,18 @@ mod tests {
         let access = request.unwrap().access[&"r.io:5000".parse().unwrap()];
         assert_eq!(access, Access { transport: Transport::PlainHttp, overridden: true });
         assert!(notices.iter().any(|notice| notice.contains("plain HTTP counts")), "{notices:?}");
+    }
+
+    #[test]
+    fn credentials_over_plain_http_are_spoken_of_only_if_there_are_some() {
+        let warned = |secrets: &[&str]| {
+            let (_, notices) = judged_spec(&[(HTTP, "r.io:5000")], |spec| {
+                spec.images = vec!["r.io:5000/a".into()];
+                spec.image_pull_secrets = secrets.iter().map(|&name| name.to_owned()).collect();
+            });
+            notices.iter().any(|notice| notice.contains("credentials"))
+        };
+        assert!(warned(&["team:login"]) && !warned(&[]));
     }
 
     #[test]

@@ -36,7 +36,7 @@ struct Filling {
 }
 
 /// After a failure nothing new is started; what runs finishes, so that the next try has less to do.
-pub(super) async fn all(fetcher: &Arc<Fetcher>, meter: &Meter, tasks: &TaskTracker) -> Result<(), Failures> {
+pub(super) async fn all(fetcher: &Arc<Fetcher>, meter: &Meter) -> Result<(), Failures> {
     let limits = fetcher.client.limits();
     let blobs = plan::blobs(&fetcher.images);
     let host = |blob: &plan::Blob| {

@@ -30,7 +30,7 @@ pub struct Blob {
     /// The registry answers ranges wrongly: it is asked for the whole blob, and what is known is skipped.
     whole_only: bool,
     retry: Retry,
-    /// Where progress was last counted.
+    /// Where this try, or the last progress, began.
     mark: u64,
     pace: Pace,
 }
@@ -190,9 +190,11 @@ impl Blob {
         slow.then(|| Failure::new(Class::Timeout, message))
     }
 
-    /// After a break: yes, again, or the failure as it is told.
+    /// After a break: yes, again, or the failure as it is told. Every try has to make progress of its own: else a
+    /// dribble could go on for ever, a little in each.
     async fn recover(&mut self, failure: Failure) -> Result<(), Failure> {
         self.stream = None;
+        self.mark = self.at;
         let limits = self.client.limits().clone();
         if self.retry.again(&failure, &limits).await {
             return Ok(());

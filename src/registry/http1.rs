@@ -28,6 +28,8 @@ pub(crate) enum Broken {
     Cut,
     /// What came is not HTTP/1.1.
     Garbage,
+    /// More or longer header fields than anybody needs.
+    Flood,
 }
 
 impl From<io::Error> for Broken {
@@ -140,7 +142,10 @@ impl Http1 {
             if has_end(&self.ahead[self.at..], looked) {
                 let mut fields = [httparse::EMPTY_HEADER; FIELDS];
                 let mut answer = httparse::Response::new(&mut fields);
-                let parsed = answer.parse(&self.ahead[self.at..]).map_err(|_| Broken::Garbage)?;
+                let parsed = answer.parse(&self.ahead[self.at..]).map_err(|error| match error {
+                    httparse::Error::TooManyHeaders => Broken::Flood,
+                    _ => Broken::Garbage,
+                })?;
                 if let httparse::Status::Complete(length) = parsed {
                     let found = fields_of(&answer)?;
                     self.at += length;
@@ -148,8 +153,11 @@ impl Http1 {
                 }
             }
             looked = self.ahead.len() - self.at;
-            if looked >= HEAD || not_http(&self.ahead[self.at..]) {
+            if not_http(&self.ahead[self.at..]) {
                 return Err(Broken::Garbage);
+            }
+            if looked >= HEAD {
+                return Err(Broken::Flood);
             }
             self.more().await?;
         }
@@ -297,6 +305,7 @@ mod tests {
             told.push(answer(&mut http, &out).await.map_err(|broken| match broken {
                 Broken::Cut => "cut",
                 Broken::Garbage => "garbage",
+                Broken::Flood => "flood",
             }));
         }
         (told, http.keeps && http.is_at_end())
@@ -376,8 +385,8 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhello\r\n0\r\n\r\n", "garbage"),
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", "garbage"),
             (&"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(INTERIM + 1), "garbage"),
-            (&flood, "garbage"),
-            (&long, "garbage"),
+            (&flood, "flood"),
+            (&long, "flood"),
             (&line, "garbage"),
         ] {
             let (answers, _) = answers(script.as_bytes(), 1).await;

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     connect::{Connection, Origin, Reach, dial},
+    crowd::{Crowd, Seat},
     http1::Broken,
     limits::Limits,
     tls::Tls,
@@ -41,6 +42,7 @@ pub(crate) struct Transport {
     tls: Tls,
     pub limits: Limits,
     idle: Idle,
+    pub crowd: Crowd,
 }
 
 /// Unused connections by origin. The seam for limits per host: everything that is sent passes here.
@@ -73,7 +75,7 @@ impl Idle {
 
 impl Transport {
     pub(crate) fn new(tls: Tls, limits: Limits) -> Self {
-        Self { tls, limits, idle: Idle::default() }
+        Self { tls, limits, idle: Idle::default(), crowd: Crowd::default() }
     }
 
     pub(crate) async fn send(
@@ -115,7 +117,8 @@ impl Transport {
             idle: self.idle.clone(),
             keep: self.limits.idle_connections,
         };
-        let mut body = Body { lease: Some(lease), framed: head.framed, limits: self.limits.clone() };
+        let mut body =
+            Body { lease: Some(lease), framed: head.framed, seat: None, limits: self.limits.clone() };
         body.give_back_at_end();
         Ok(Answer { status: head.status, headers: head.headers, body, inside })
     }
@@ -134,6 +137,8 @@ pub(crate) struct Body {
     lease: Option<Lease>,
     /// The length is known or chunked, so an end without an error is the true end.
     pub framed: bool,
+    /// Where a redirect led, one of the seats there.
+    pub seat: Seat,
     limits: Limits,
 }
 
@@ -195,6 +200,9 @@ impl Body {
 
 fn broken(error: &Broken) -> Failure {
     match error {
+        Broken::Flood => {
+            Failure::new(Class::BadContent, "the answer has more or longer headers than is accepted")
+        }
         Broken::Garbage => Failure::new(Class::BadContent, "the server does not speak HTTP/1.1 here"),
         Broken::Cut => Failure::new(Class::Network, "the connection broke before the answer was complete"),
     }

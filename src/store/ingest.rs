@@ -342,4 +342,33 @@ mod tests {
         assert!(store.find(&digest, 4).unwrap().is_none());
         assert_eq!(std::fs::read_dir(dir.path().join("ingest")).unwrap().count(), 0);
     }
+
+    /// A file that answers EINVAL to a write, as a file system does that wants another alignment.
+    fn refusing() -> File {
+        File::options().write(true).open("/proc/self/oom_score_adj").unwrap()
+    }
+
+    #[test]
+    fn a_disk_that_refuses_to_be_written_past_the_cache_is_written_through_it() {
+        for folder in [std::env::temp_dir(), "/dev/shm".into()].iter().filter(|folder| folder.is_dir()) {
+            let folder = tempfile::tempdir_in(folder).unwrap();
+            let store = Store::create_or_open(folder.path()).unwrap();
+            let bytes = vec![b'x'; 2 << 20];
+            let digest = Digest::sha256(&bytes);
+            for direct in [None, Some(refusing())] {
+                let mut ingest = store.ingest(&digest, bytes.len() as u64).unwrap();
+                let refuses = direct.is_some();
+                ingest.direct = direct.or(ingest.direct.take());
+                let mut block = Block::new(1 << 20);
+                for at in [0, 1 << 20] {
+                    block.clear();
+                    block.fill(&bytes[at..], usize::MAX);
+                    ingest.write_at(at as u64, &mut block).unwrap();
+                }
+                assert!(!(refuses && ingest.direct_works.load(Relaxed)));
+                ingest.finish().unwrap();
+                assert!(store.look(&digest, bytes.len() as u64).unwrap().is_some());
+            }
+        }
+    }
 }

@@ -5,6 +5,7 @@
 mod blobs;
 mod connections;
 mod credentials;
+mod patience;
 mod real;
 mod resolving;
 mod trust;

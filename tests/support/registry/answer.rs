@@ -1,5 +1,7 @@
 //! What the scripted registry answers, before and after something goes wrong.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use imagecache::model::digest::Digest;
@@ -21,7 +23,7 @@ pub(super) enum End {
     Chunked,
     Cut(usize),
     Stall(usize),
-    Dribble,
+    Drip(usize, Duration),
     Silence,
 }
 
@@ -156,7 +158,8 @@ fn bent(mut reply: Reply, fault: Option<Fault>) -> Reply {
         Some(Fault::Shorter(less)) => reply.body.truncate(reply.body.len().saturating_sub(less)),
         Some(Fault::Cut(after)) => reply.end = End::Cut(after),
         Some(Fault::Stall(after)) => reply.end = End::Stall(after),
-        Some(Fault::Dribble) => reply.end = End::Dribble,
+        Some(Fault::Dribble) => reply.end = End::Drip(1, Duration::from_secs(1)),
+        Some(Fault::Drip(bytes, every)) => reply.end = End::Drip(bytes, every),
         Some(Fault::Header(name, value)) => reply.set(name, &value),
         _ => {}
     }

@@ -15,6 +15,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -43,6 +44,8 @@ pub enum Fault {
     Stall(usize),
     /// One byte at a time, a second apart.
     Dribble,
+    /// So many bytes at a time, so far apart.
+    Drip(usize, Duration),
     /// Neither headers nor anything else.
     Silence,
     /// 200 and everything, whatever range was asked for.
@@ -96,6 +99,8 @@ struct Content {
     connections: usize,
     /// Bytes of bodies that left, by path.
     sent: HashMap<String, u64>,
+    /// How long 64 KiB take on one connection.
+    slowness: Duration,
 }
 
 #[derive(Clone)]
@@ -106,6 +111,14 @@ pub struct Registry {
     content: Arc<Mutex<Content>>,
     served: Arc<AtomicU64>,
     pace: Arc<serve::Pace>,
+    bodies: Arc<Bodies>,
+}
+
+/// Bodies on their way: now, and at most so far.
+#[derive(Default)]
+struct Bodies {
+    now: AtomicU64,
+    most: AtomicU64,
 }
 
 impl Registry {
@@ -190,6 +203,16 @@ impl Registry {
     /// Bodies leave at this rate at most, all connections together. Bytes a second; 0 is no limit.
     pub fn throttle(&self, rate: u64) {
         self.pace.set(rate);
+    }
+
+    /// Every connection is so slow: the time for 64 KiB.
+    pub fn slow(&self, slowness: Duration) {
+        self.lock().slowness = slowness;
+    }
+
+    /// How many bodies were on their way at one time, at most.
+    pub fn most_bodies(&self) -> u64 {
+        self.bodies.most.load(Ordering::Relaxed)
     }
 
     /// Connections accepted so far.

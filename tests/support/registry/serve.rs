@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::{
-    Registry, Seen,
+    Bodies, Registry, Seen,
     answer::{End, Reply, answer},
 };
 
@@ -41,6 +41,7 @@ pub(super) async fn start(tls: Option<(Vec<u8>, Vec<u8>, String)>) -> Registry {
         content: Arc::default(),
         served: Arc::default(),
         pace: Arc::default(),
+        bodies: Arc::default(),
     };
     tokio::spawn(accept(listener, acceptor, registry.clone()));
     registry
@@ -122,12 +123,13 @@ fn response(reply: Reply, seen: &Seen, registry: &Registry) -> Response<Body> {
             let first = stream::iter([Ok(Frame::data(body.slice(..after.min(length))))]);
             StreamBody::new(first.chain(stream::pending())).boxed_unsync()
         }
-        End::Dribble => {
-            let bytes = stream::iter(body).then(|byte| async move {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                Ok(Frame::data(Bytes::copy_from_slice(&[byte])))
+        End::Drip(size, every) => {
+            let pieces: Vec<Bytes> = body.chunks(size).map(Bytes::copy_from_slice).collect();
+            let pieces = stream::iter(pieces).then(move |piece| async move {
+                tokio::time::sleep(every).await;
+                Ok(Frame::data(piece))
             });
-            StreamBody::new(bytes).boxed_unsync()
+            StreamBody::new(pieces).boxed_unsync()
         }
     });
     *response.status_mut() = status;
@@ -145,16 +147,22 @@ fn pieces(
     path: String,
     registry: Registry,
 ) -> impl http_body::Body<Data = Bytes, Error = io::Error> + Send {
-    let pieces = stream::unfold((body, path, registry), async |(mut rest, path, registry)| {
-        let piece = rest.split_to(rest.len().min(64 << 10));
-        if piece.is_empty() {
-            return None;
-        }
-        registry.pace.wait(piece.len()).await;
-        registry.served.fetch_add(piece.len() as u64, Ordering::Relaxed);
-        *registry.lock().sent.entry(path.clone()).or_default() += piece.len() as u64;
-        Some((Ok(Frame::data(piece)), (rest, path, registry)))
-    });
+    let slowness = registry.lock().slowness;
+    let counted = Counted::new(registry.bodies.clone());
+    let pieces =
+        stream::unfold((body, path, registry, counted), async move |(mut rest, path, registry, counted)| {
+            let piece = rest.split_to(rest.len().min(64 << 10));
+            if piece.is_empty() {
+                return None;
+            }
+            if !slowness.is_zero() {
+                tokio::time::sleep(slowness).await;
+            }
+            registry.pace.wait(piece.len()).await;
+            registry.served.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            *registry.lock().sent.entry(path.clone()).or_default() += piece.len() as u64;
+            Some((Ok(Frame::data(piece)), (rest, path, registry, counted)))
+        });
     StreamBody::new(pieces)
 }
 
@@ -183,6 +191,23 @@ impl Pace {
             turn
         };
         tokio::time::sleep_until(turn).await;
+    }
+}
+
+/// A body on its way.
+struct Counted(Arc<Bodies>);
+
+impl Counted {
+    fn new(bodies: Arc<Bodies>) -> Self {
+        let now = bodies.now.fetch_add(1, Ordering::Relaxed) + 1;
+        bodies.most.fetch_max(now, Ordering::Relaxed);
+        Self(bodies)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
