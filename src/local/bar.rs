@@ -57,6 +57,18 @@ impl Bars {
     }
 }
 
+/// One bar for one thing that is counted in bytes; nothing where nobody looks.
+pub(super) fn of_bytes() -> ProgressBar {
+    ProgressBar::new(0).with_style(style(
+        "{prefix}[{bar:30}] {binary_bytes:>11} / {binary_total_bytes:<11} {binary_bytes_per_sec}, {eta} left",
+    ))
+}
+
+pub(super) fn show(bar: &ProgressBar, done: u64, total: u64) {
+    bar.set_length(total);
+    bar.set_position(done);
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, io::Read as _, path::Path};
 
+use super::upstream;
 use crate::{
     api::ImageCache,
     cli::PullArgs,
@@ -10,7 +11,7 @@ use crate::{
         judge::{self, Invalid},
         platform::Platform,
         reference::{Reference, RegistryHost},
-        request::{Access, CacheKey, Dialect, PullRequest, Transport},
+        request::{Access, CacheKey, Dialect, PullRequest},
         settings::Settings,
     },
 };
@@ -78,7 +79,7 @@ fn from_manifest(path: &Path, args: &PullArgs) -> Result<Vec<(PullRequest, Vec<S
             invalid,
         })?;
         let mut notices = judged.notices;
-        if !wanted.secrets.is_empty() && args.authfile.is_none() {
+        if !wanted.secrets.is_empty() && args.upstream.authfile.is_none() {
             notices.push("spec.imagePullSecrets: there is no cluster to read secrets from: give --authfile for registries that need a login".to_owned());
         }
         let request = request(
@@ -105,11 +106,7 @@ fn request(
     args: &PullArgs,
 ) -> Result<PullRequest, ManifestError> {
     // Flags are the operator's own word: no overrides, and they win over the manifest.
-    for (hosts, transport) in
-        [(&args.insecure, Transport::HttpsUnverified), (&args.plain_http, Transport::PlainHttp)]
-    {
-        access.extend(hosts.iter().map(|host| (host.clone(), Access { transport, overridden: false })));
-    }
+    access.extend(upstream::access(&args.upstream));
     let platforms = [args.platform.clone(), platforms, vec![Platform::host()]]
         .into_iter()
         .find(|p| !p.is_empty())

@@ -7,14 +7,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     bar::{self, Bars},
-    manifest,
+    manifest, upstream,
 };
 use crate::{
     cli::{Output, PullArgs},
     model::{
         advice,
         class::{EXIT_STOPPED, EXIT_USAGE},
-        credentials::Credentials,
         failure::Failure,
         report::{Outcome, progress_line},
         request::PullRequest,
@@ -24,7 +23,6 @@ use crate::{
         out::{print, tell},
     },
     pull::{self, Pull, meter::Meter},
-    registry::{Client, CredentialSource},
     store::Store,
 };
 
@@ -89,14 +87,9 @@ fn prepare(mut request: PullRequest, args: &PullArgs) -> Result<Pull, Failure> {
     let store = Store::create_or_open(&args.volume)?;
     // By hand every pull is a new run, and asks again what tags mean.
     request.run = store.highest_run(&request.cache)?.unwrap_or_default() + 1;
-    let source = match &args.authfile {
-        Some(path) => CredentialSource::Files(vec![path.clone()]),
-        None => CredentialSource::Fixed(Credentials::default()),
-    };
-    let mut config = pull::client_config(&request, source, args.auth_realm.clone());
-    config.limits.connections_per_host = args.connections.into();
-    config.limits.connections = config.limits.connections.max(args.connections.into());
-    let client = Client::new(config)?;
+    let source = upstream::credentials(&args.upstream);
+    let config = pull::client_config(&request, source, args.upstream.auth_realm.clone());
+    let client = upstream::client(&args.upstream, config)?;
     let credentials = client.credentials().hash();
     let meter = Arc::new(Meter::new(request.images.len()));
     Ok(Pull { request, store, client, credentials, resolve_again: true, meter, now: clock::now() })

@@ -4,10 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::{task::block_in_place, time::Instant};
+use tokio::{
+    task::block_in_place,
+    time::{Instant, timeout},
+};
 
 use super::{
     commit::{Commits, blocking},
@@ -15,7 +19,7 @@ use super::{
     meter::Gauge,
     permission::{Holdings, Right},
     plan::Blob,
-    queue::Queue,
+    queue::{Next, Queue, Then},
 };
 use crate::{
     model::{
@@ -73,6 +77,38 @@ pub(super) fn is_document(kind: EntryKind) -> bool {
     matches!(kind, EntryKind::Index | EntryKind::Manifest)
 }
 
+/// Moves what is next, until nothing is left. The queue says whether there is a connection for it.
+pub(super) async fn mover(
+    fetcher: &Fetcher,
+    queue: &Queue,
+    jobs: &[Job<'_>],
+    failed: &impl Fn(&Job<'_>, Failure) -> Then,
+) {
+    loop {
+        let changed = queue.changed.notified();
+        match queue.next(Instant::now()) {
+            Next::Begin(index) => match fetcher.obtain(&jobs[index]).await {
+                Ok(Ended::Aside) => queue.put_aside(index, Instant::now() + ASIDE),
+                Ok(Ended::Done) => {
+                    queue.free(index);
+                    queue.done(index, Then::GoOn);
+                }
+                Err(failure) => {
+                    let then = failed(&jobs[index], failure);
+                    queue.free(index);
+                    queue.done(index, then);
+                }
+            },
+            Next::Help(index, download) => {
+                fetcher.help(&jobs[index], &download).await;
+                queue.free(index);
+            }
+            Next::Wait(pause) => drop(timeout(pause, changed).await),
+            Next::End => return,
+        }
+    }
+}
+
 impl Fetcher {
     /// Brings an index or a manifest into the store: as it was read, or read again if it went missing.
     pub(super) async fn document(
@@ -83,7 +119,7 @@ impl Fetcher {
     ) -> Result<(), Failure> {
         let stored = block_in_place(|| self.store.look(&entry.digest, entry.size))?.is_some();
         let read = self.documents.get(&entry.digest);
-        if stored && !self.wrong.contains(&entry.digest) {
+        if stored && (!self.wrong.contains(&entry.digest) || self.is_done(&entry.digest)) {
             // Read from upstream in this run, or taken over with a complete root.
             if read.is_some() {
                 gauge.fetched();
@@ -105,6 +141,7 @@ impl Fetcher {
             ingest.finish()
         })
         .await?;
+        self.done(&entry.digest);
         gauge.fetched();
         Ok(())
     }
@@ -140,6 +177,10 @@ impl Fetcher {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone())
     }
 
+    fn is_done(&self, digest: &Digest) -> bool {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
+    }
+
     /// Another pull is fetching it. It is waited for as long as enough of it becomes durable.
     fn out_of_patience(&self, blob: &Blob, job: &Job<'_>) -> Result<bool, Failure> {
         let patience = self.client.limits().patience;
@@ -161,7 +202,7 @@ impl Fetcher {
         if block_in_place(|| self.store.look(&blob.digest, blob.size))?.is_none() {
             return Ok(false);
         }
-        if self.done.lock().unwrap_or_else(PoisonError::into_inner).contains(&blob.digest) {
+        if self.is_done(&blob.digest) {
             return Ok(true);
         }
         if self.wrong.contains(&blob.digest) {
@@ -188,7 +229,8 @@ impl Fetcher {
         }
     }
 
-    /// From the first repository that gives it; one that denies or garbles it does not end the search. Bytes with the
+    /// From the first repository that gives it; one that denies or garbles it does not end the search, nor does a
+    /// registry that is down if another one has it. Bytes with the
     /// wrong digest are fetched once more from the start, because what was resumed may be what was wrong.
     async fn fetch(&self, job: &Job<'_>, adopt: bool) -> Result<(), Failure> {
         let blob = job.blob;
@@ -206,15 +248,17 @@ impl Fetcher {
                 Ok(()) => return Ok(()),
                 Err(failed) => failed,
             };
-            let next = matches!(failure.class, Class::Auth | Class::NotFound | Class::BadContent);
-            if !next {
-                return Err(first.unwrap_or(failure));
-            }
-            if at_the_end && !restarted {
+            if at_the_end && !restarted && failure.class == Class::BadContent {
                 restarted = true;
             } else {
+                let host = image.reference.host();
+                let elsewhere = |index: &&usize| self.images[**index].reference.host() != host;
+                source = match failure.class {
+                    Class::Auth | Class::NotFound | Class::BadContent => sources.next(),
+                    class if is_upstreams(class) => sources.find(elsewhere),
+                    _ => None,
+                };
                 first.get_or_insert(failure.clone());
-                source = sources.next();
             }
             if failure.class == Class::BadContent {
                 job.queue.show(job.index, None);
@@ -422,5 +466,13 @@ impl Fetcher {
     }
 }
 
+/// The registry is out of reach, and another one may not be.
+fn is_upstreams(class: Class) -> bool {
+    use Class::{Certificate, Dns, Network, PlainHttp, RateLimited, ServerError, Timeout};
+    matches!(class, Network | Dns | Timeout | RateLimited | ServerError | PlainHttp | Certificate)
+}
+
+/// How long a blob that another pull is fetching is put aside.
+const ASIDE: Duration = Duration::from_millis(100);
 /// Bytes a second that another pull has to make durable for us to wait for it.
 const PATIENT_RATE: f64 = (1 << 20) as f64;

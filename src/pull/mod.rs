@@ -9,6 +9,7 @@ mod permission;
 mod plan;
 mod preflight;
 mod queue;
+pub mod repair;
 mod resolve;
 pub mod worker;
 
@@ -20,15 +21,12 @@ use std::{
 
 use futures::{StreamExt as _, future::join_all, stream};
 use jiff::Timestamp;
-use tokio::{
-    task::block_in_place,
-    time::{Instant, timeout},
-};
+use tokio::task::block_in_place;
 
 use fetch::{Fetcher, Job};
 use meter::Meter;
 use permission::Holdings;
-use queue::{Next, Queue};
+use queue::Queue;
 use resolve::Resolved;
 
 use crate::{
@@ -47,8 +45,6 @@ use crate::{
 
 /// Images resolved, and small documents put into the store, at one time.
 const AT_ONCE: usize = 16;
-/// How long a blob that another pull is fetching is put aside.
-const ASIDE: Duration = Duration::from_millis(100);
 /// How often the closure is looked at again after the root; what a collector took meanwhile is fetched again.
 const LAST_LOOKS: usize = 5;
 /// How often a lease says that its owner lives.
@@ -382,8 +378,13 @@ impl Pull {
         let failed = |index: usize, failure: Failure| {
             failures.lock().unwrap_or_else(PoisonError::into_inner).entry(index).or_insert(failure);
         };
+        let job_failed = |job: &Job<'_>, failure: Failure| {
+            failed(job.blob.images.first().copied().unwrap_or_default(), failure);
+            queue::Then::Stop
+        };
         // Twice as many as connections: what is received is written and synced while others receive.
-        let movers = (0..limits.connections.max(1) * 2).map(|_| mover(fetcher, &queue, &jobs, &failed));
+        let movers =
+            (0..limits.connections.max(1) * 2).map(|_| fetch::mover(fetcher, &queue, &jobs, &job_failed));
         tokio::join!(self.documents(fetcher, &failed), join_all(movers));
         let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
         if failures.is_empty() { Ok(()) } else { Err(Ended::Images(failures)) }
@@ -419,33 +420,6 @@ impl Pull {
             told.reused = told.size - told.pulled;
         }
         outcome.size = sizes(images).iter().map(|(_, size)| size).sum();
-    }
-}
-
-/// Moves what is next, until nothing is left. The queue says whether there is a connection for it.
-async fn mover(fetcher: &Fetcher, queue: &Queue, jobs: &[Job<'_>], failed: &impl Fn(usize, Failure)) {
-    loop {
-        let changed = queue.changed.notified();
-        match queue.next(Instant::now()) {
-            Next::Begin(index) => match fetcher.obtain(&jobs[index]).await {
-                Ok(fetch::Ended::Aside) => queue.put_aside(index, Instant::now() + ASIDE),
-                Ok(fetch::Ended::Done) => {
-                    queue.free(index);
-                    queue.done(index, false);
-                }
-                Err(failure) => {
-                    failed(jobs[index].blob.images.first().copied().unwrap_or_default(), failure);
-                    queue.free(index);
-                    queue.done(index, true);
-                }
-            },
-            Next::Help(index, download) => {
-                fetcher.help(&jobs[index], &download).await;
-                queue.free(index);
-            }
-            Next::Wait(pause) => drop(timeout(pause, changed).await),
-            Next::End => return,
-        }
     }
 }
 

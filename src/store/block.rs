@@ -1,5 +1,7 @@
 //! A buffer that the disk takes as it is: aligned, so that writes may pass the page cache (open(2), `O_DIRECT`).
 
+use std::{fs::File, io, os::unix::fs::FileExt as _};
+
 /// What every disk and file system is content with.
 pub(super) const ALIGN: usize = 4096;
 
@@ -46,6 +48,21 @@ impl Block {
         self.bytes[at..at + taken].copy_from_slice(&bytes[..taken]);
         self.len += taken;
         taken
+    }
+
+    /// Fills itself from a file and returns how much came: less than fits only where the file ends.
+    pub(super) fn read_from(&mut self, file: &File, at: u64) -> io::Result<usize> {
+        self.len = 0;
+        while self.len < self.capacity {
+            let free = self.start + self.len..self.start + self.capacity;
+            let n = file.read_at(&mut self.bytes[free], at + self.len as u64)?;
+            self.len += n;
+            // Past the page cache only the end of a file is not aligned, and nothing can be read from there.
+            if n == 0 || !n.is_multiple_of(ALIGN) {
+                break;
+            }
+        }
+        Ok(self.len)
     }
 
     pub fn filled(&self) -> &[u8] {
