@@ -128,7 +128,7 @@ fn copy(
         return Ok(());
     }
     Err(bad(format!(
-        "{digest} has wrong bytes in the store: run imagecache verify --repair, pull again, then export"
+        "{digest} has wrong bytes in the store: run imagecache verify --repair, then export"
     )))
 }
 

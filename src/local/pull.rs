@@ -22,7 +22,7 @@ use crate::{
         clock,
         out::{print, tell},
     },
-    pull::{self, Pull, meter::Meter},
+    pull::{self, Pull, meter::Meter, pace::Watch},
     store::Store,
 };
 
@@ -100,19 +100,17 @@ async fn show(pull: Pull, output: Output) -> Outcome {
     let (meter, name, images) = (pull.meter.clone(), pull.request.name.clone(), pull.request.images.clone());
     let bars = (output == Output::Text && std::io::stderr().is_terminal()).then(|| Bars::new(&images));
     let step = if bars.is_some() { Duration::from_millis(100) } else { Duration::from_secs(1) };
-    let (mut told, mut pace) = (None, bar::Pace::default());
+    let (mut told, mut watch) = (None, Watch::default());
     let mut tell_progress = || {
         let progress = meter.progress();
+        let pace = watch.pace(tokio::time::Instant::now(), &progress);
         if told.as_ref() == Some(&progress) || progress.all.total == 0 {
             return;
         }
         match (&bars, output) {
             (Some(bars), _) => bars.show(&progress),
-            (None, Output::Json) => print(&progress_line(&progress)),
-            (None, Output::Text) => {
-                let rate = pace.rate(tokio::time::Instant::now(), progress.all);
-                tell(&bar::line(&name, &progress, rate));
-            }
+            (None, Output::Json) => print(&progress_line(&progress, &pace)),
+            (None, Output::Text) => tell(&bar::line(&name, &progress, pace.all)),
         }
         told = Some(progress);
     };

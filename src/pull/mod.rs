@@ -5,6 +5,7 @@ mod commit;
 mod download;
 mod fetch;
 pub mod meter;
+pub mod pace;
 mod permission;
 mod plan;
 mod preflight;
