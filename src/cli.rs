@@ -123,6 +123,10 @@ pub struct PullArgs {
     /// Keep the attestations of images too (SBOM, provenance).
     #[arg(long)]
     pub attestations: bool,
+    /// Keep what refers to the images too: signatures, attestations and SBOMs, by the referrers API or its fallback
+    /// tag, and by cosign's tags.
+    #[arg(long)]
+    pub referrers: bool,
     /// Fetch every layer, even if the volume has it.
     #[arg(long)]
     pub no_reuse: bool,

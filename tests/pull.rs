@@ -32,7 +32,7 @@ fn request(registry: &Registry, cache: &str, run: u64, images: &[&str]) -> PullR
         cache: cache.parse().unwrap(),
         name: cache.to_owned(),
         run,
-        inputs: PullRequest::inputs_hash(&images, &platforms, &access, true),
+        inputs: PullRequest::inputs_hash(&images, &platforms, &access, true, false),
         images,
         platforms,
         size_limit: None,
@@ -42,6 +42,7 @@ fn request(registry: &Registry, cache: &str, run: u64, images: &[&str]) -> PullR
         credentials_over_http: true,
         serve_private: false,
         attestations: false,
+        referrers: false,
         recheck: false,
         dialect: Dialect::Eci,
     }

@@ -284,6 +284,7 @@ mod tests {
                 resolved: "2026-01-02T03:04:05Z".parse().unwrap(),
                 overridden: false,
                 public: None,
+                referrers: None,
                 closure: blobs.iter().map(entry).collect(),
             }],
         }

@@ -54,7 +54,7 @@ fn from_flags(args: &PullArgs) -> Result<PullRequest, ManifestError> {
         let words: Vec<String> = images.iter().map(ToString::to_string).collect();
         Digest::sha256(words.join("\n").as_bytes()).hex()[..12].to_owned()
     });
-    request(&name, images, BTreeMap::new(), Vec::new(), None, true, args)
+    request(&name, images, BTreeMap::new(), Vec::new(), None, (true, false), args)
 }
 
 fn from_manifest(path: &Path, args: &PullArgs) -> Result<Vec<(PullRequest, Vec<String>)>, ManifestError> {
@@ -88,7 +88,7 @@ fn from_manifest(path: &Path, args: &PullArgs) -> Result<Vec<(PullRequest, Vec<S
             wanted.access,
             wanted.platforms,
             Some(wanted.size_limit),
-            wanted.reuse,
+            (wanted.reuse, wanted.referrers),
             args,
         )?;
         requests.push((PullRequest { dialect: wanted.dialect, ..request }, notices));
@@ -102,7 +102,7 @@ fn request(
     mut access: BTreeMap<RegistryHost, Access>,
     platforms: Vec<Platform>,
     size_limit: Option<u64>,
-    reuse: bool,
+    (reuse, referrers): (bool, bool),
     args: &PullArgs,
 ) -> Result<PullRequest, ManifestError> {
     // Flags are the operator's own word: no overrides, and they win over the manifest.
@@ -111,12 +111,12 @@ fn request(
         .into_iter()
         .find(|p| !p.is_empty())
         .unwrap_or_default();
-    let reuse = reuse && !args.no_reuse;
+    let (reuse, referrers) = (reuse && !args.no_reuse, referrers || args.referrers);
     Ok(PullRequest {
         cache: CacheKey::local(name).map_err(|_| ManifestError::Name(name.to_owned()))?,
         name: name.to_owned(),
         run: 0,
-        inputs: PullRequest::inputs_hash(&images, &platforms, &access, reuse),
+        inputs: PullRequest::inputs_hash(&images, &platforms, &access, reuse, referrers),
         images,
         platforms,
         size_limit,
@@ -126,6 +126,7 @@ fn request(
         credentials_over_http: true,
         serve_private: false,
         attestations: args.attestations,
+        referrers,
         recheck: false,
         dialect: Dialect::ByHand,
     })

@@ -14,7 +14,7 @@ use crate::{
         digest::Digest,
         reference::RegistryHost,
         request::CacheKey,
-        root::{Entry, EntryKind, Root, RootImage},
+        root::{Entry, EntryKind, Referrer, Referrers, Root, RootImage},
     },
     store::StoredRoot,
 };
@@ -37,14 +37,17 @@ pub struct Table {
 
 #[derive(Debug, Default)]
 struct Contents {
-    tags: BTreeMap<String, (Timestamp, usize)>,
+    /// When it was resolved, by which image, and what it means.
+    tags: BTreeMap<String, (Timestamp, usize, Digest)>,
+    /// Lists of referrers, by what they refer to.
+    referrers: HashMap<Digest, (Timestamp, usize)>,
     digests: HashMap<Digest, Vec<usize>>,
 }
 
 #[derive(Debug)]
 struct Image {
-    digest: Digest,
     entries: HashMap<Digest, Entry>,
+    referrers: Option<Referrers>,
 }
 
 impl Image {
@@ -87,14 +90,25 @@ impl Table {
         }
         let tag_counts = !image.overridden || policy.public_registries.contains(host);
         // With a digest in the reference the tag is only a label.
-        if let (Some(tag), None, true) = (image.reference.tag(), image.reference.digest(), tag_counts) {
-            let newest = contents.tags.entry(tag.to_owned()).or_insert((image.resolved, index));
+        let tag = image.reference.tag().filter(|_| image.reference.digest().is_none());
+        let more = image.referrers.iter().flat_map(|referrers| &referrers.tags);
+        let tags = tag.map(|tag| (tag, &image.digest)).into_iter();
+        for (tag, digest) in tags.chain(more.map(|(tag, digest)| (&**tag, digest))).filter(|_| tag_counts) {
+            let newest = || (image.resolved, index, digest.clone());
+            let known = contents.tags.entry(tag.to_owned()).or_insert_with(newest);
+            if image.resolved > known.0 {
+                *known = newest();
+            }
+        }
+        // A list is a word of upstream's that changes, as a tag is.
+        for subject in image.referrers.iter().flat_map(|r| r.of.keys()).filter(|_| tag_counts) {
+            let newest = contents.referrers.entry(subject.clone()).or_insert((image.resolved, index));
             if image.resolved > newest.0 {
                 *newest = (image.resolved, index);
             }
         }
         let entries = image.closure.iter().map(|entry| (entry.digest.clone(), entry.clone())).collect();
-        self.images.push(Image { digest: image.digest.clone(), entries });
+        self.images.push(Image { entries, referrers: image.referrers.clone() });
     }
 
     /// A manifest or index, if the whole image is there: some clients choose a mirror once, by the manifest.
@@ -112,8 +126,8 @@ impl Table {
         };
         match wanted {
             Wanted::Tag(tag) => {
-                let (_, index) = self.contents(repository, true).next()?.tags.get(tag)?;
-                entry(*index, &self.images[*index].digest)
+                let (_, index, digest) = self.contents(repository, true).next()?.tags.get(tag)?;
+                entry(*index, digest)
             }
             Wanted::Digest(digest) => self
                 .contents(repository, false)
@@ -121,6 +135,19 @@ impl Table {
                 .flatten()
                 .find_map(|index| entry(*index, digest)),
         }
+    }
+
+    /// What refers to a digest, as upstream said when somebody asked; nothing where nobody did: "none" would be a lie.
+    pub fn referrers(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        lost: impl Fn(&Digest) -> bool,
+    ) -> Option<&[Referrer]> {
+        let of = |contents: &'_ Contents| contents.referrers.get(subject).copied();
+        let (_, index) = self.contents(repository, false).find_map(of)?;
+        let image = self.images.get(index).filter(|image| image.is_whole(&lost))?;
+        image.referrers.as_ref()?.of.get(subject).map(Vec::as_slice)
     }
 
     pub fn blob<'a>(
@@ -205,6 +232,7 @@ mod tests {
             resolved: time(resolved),
             overridden: false,
             public: Some(time(resolved)),
+            referrers: None,
             closure: vec![
                 entry(format!("{content}-manifest"), EntryKind::Manifest),
                 entry(format!("{content}-layer"), EntryKind::Layer),

@@ -59,6 +59,8 @@ pub struct CacheRequest {
     pub anonymous: BTreeSet<RegistryHost>,
     pub reuse: bool,
     pub serve: Serve,
+    /// Whether signatures and the like are kept too.
+    pub referrers: bool,
     pub dialect: Dialect,
     /// Hash of everything above that calls for another pull when it changes.
     pub inputs: String,
@@ -165,6 +167,7 @@ pub fn judge_spec(
         anonymous,
         reuse: seen.reuse.map_or(settings.reuse_default, |reuse| reuse.value),
         serve: spec.serve.unwrap_or(Serve::Public),
+        referrers: spec.referrers.unwrap_or(false),
         dialect: seen.dialect.unwrap_or_default(),
         inputs: String::new(),
     };
@@ -178,7 +181,13 @@ fn inputs(request: &CacheRequest) -> String {
     let images: BTreeSet<&Reference> = images.iter().collect();
     let secrets: BTreeSet<&SecretName> = secrets.iter().collect();
     let platforms: BTreeSet<&Platform> = platforms.iter().collect();
-    let words = serde_json::to_vec(&(images, secrets, platforms, access, anonymous, reuse, serve));
+    let words = (images, secrets, platforms, access, anonymous, reuse, serve);
+    // Unset it is as if it did not exist: no cache is pulled again for its sake.
+    let words = if request.referrers {
+        serde_json::to_vec(&(words, "referrers"))
+    } else {
+        serde_json::to_vec(&words)
+    };
     Digest::sha256(&words.unwrap_or_default()).hex()[..32].to_owned()
 }
 

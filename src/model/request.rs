@@ -143,6 +143,9 @@ pub struct PullRequest {
     /// Whether attestations that an index names are kept, with everything they consist of.
     #[serde(default)]
     pub attestations: bool,
+    /// Whether what refers to the images is kept too: signatures, attestations, SBOMs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub referrers: bool,
     #[serde(default)]
     pub dialect: Dialect,
 }
@@ -164,8 +167,15 @@ impl PullRequest {
         platforms: &[Platform],
         access: &BTreeMap<RegistryHost, Access>,
         reuse: bool,
+        referrers: bool,
     ) -> String {
-        let words = serde_json::to_vec(&(images, platforms, access, reuse)).unwrap_or_default();
+        // What is not asked for changes no hash: nothing is pulled again for a setting that did not exist.
+        let words = if referrers {
+            serde_json::to_vec(&(images, platforms, access, reuse, "referrers"))
+        } else {
+            serde_json::to_vec(&(images, platforms, access, reuse))
+        };
+        let words = words.unwrap_or_default();
         Digest::sha256(&words).hex()[..32].to_owned()
     }
 }
@@ -186,11 +196,12 @@ mod tests {
     #[test]
     fn the_inputs_hash_changes_with_what_decides_the_content() {
         let images: Vec<Reference> = vec!["nginx:1".parse().unwrap()];
-        let one = PullRequest::inputs_hash(&images, &[], &BTreeMap::new(), true);
-        assert_eq!(one, PullRequest::inputs_hash(&images, &[], &BTreeMap::new(), true));
-        assert_ne!(
-            one,
-            PullRequest::inputs_hash(&images, &["linux/amd64".parse().unwrap()], &BTreeMap::new(), true)
-        );
+        let hash = |platforms: &[Platform], referrers| {
+            PullRequest::inputs_hash(&images, platforms, &BTreeMap::new(), true, referrers)
+        };
+        let one = hash(&[], false);
+        assert_eq!(one, hash(&[], false));
+        assert_ne!(one, hash(&["linux/amd64".parse().unwrap()], false));
+        assert_ne!(one, hash(&[], true));
     }
 }

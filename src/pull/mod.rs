@@ -10,6 +10,7 @@ mod permission;
 mod plan;
 mod preflight;
 mod queue;
+mod referrers;
 pub mod repair;
 mod resolve;
 pub mod worker;

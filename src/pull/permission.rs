@@ -136,6 +136,7 @@ mod tests {
             resolved: Timestamp::UNIX_EPOCH,
             overridden: false,
             public: None,
+            referrers: None,
             closure: vec![Entry {
                 digest: layer(),
                 size: 1,
@@ -174,6 +175,7 @@ mod tests {
             credentials_over_http: true,
             serve_private: false,
             attestations: false,
+            referrers: false,
             recheck: false,
             dialect: Dialect::Eci,
         }

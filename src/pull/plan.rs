@@ -76,6 +76,7 @@ pub(super) mod tests {
             resolved: Timestamp::UNIX_EPOCH,
             overridden: false,
             public: None,
+            referrers: None,
             closure,
         }
     }

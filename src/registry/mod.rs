@@ -21,6 +21,7 @@ pub mod manifest;
 mod platform;
 mod range;
 mod realm;
+pub mod referrers;
 mod retry;
 mod tls;
 mod transport;
