@@ -226,12 +226,16 @@ fn which(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|d| d.join(name)).find(|p| p.is_file())
 }
 
-struct Distribution(Child, String, tempfile::TempDir);
+struct Distribution {
+    child: Child,
+    host: String,
+    _folder: tempfile::TempDir,
+}
 
 impl Drop for Distribution {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -250,8 +254,8 @@ fn distribution(content: &Content) -> Option<Distribution> {
     fs::write(&config, text).unwrap();
     let mut command = Command::new(binary);
     let child = command.arg("serve").arg(config).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let started = Distribution(child, host, folder);
-    until("the registry listens", || std::net::TcpStream::connect(&started.1).is_ok());
+    let started = Distribution { child, host, _folder: folder };
+    until("the registry listens", || std::net::TcpStream::connect(&started.host).is_ok());
     Some(started)
 }
 
@@ -262,7 +266,7 @@ fn a_real_registry_without_the_api_is_asked_by_the_referrers_tag() {
     let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": list});
     content.manifests.push((Some(tag.clone()), INDEX, index.to_string()));
     let Some(registry) = distribution(&content) else { return };
-    let (folder, host) = (tempfile::tempdir().unwrap(), registry.1.clone());
+    let (folder, host) = (tempfile::tempdir().unwrap(), registry.host.clone());
     pull(folder.path(), &host, &["--referrers"]);
     drop(registry);
     let served = Served::new(folder.path(), &host, true);

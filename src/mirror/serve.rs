@@ -258,12 +258,11 @@ fn referrers(
     artifact_type: Option<&str>,
 ) -> Result<Reply, Refusal> {
     let view = state.view();
-    let lost = |digest: &Digest| state.proofs.is_lost(digest);
-    let list = view
+    let listed = view
         .table
-        .referrers(repository, subject, lost)
+        .referrers(repository, subject, |digest| state.proofs.is_lost(digest))
         .ok_or_else(|| Refusal::not_found("MANIFEST_UNKNOWN", "what refers to this is not in this cache"))?;
-    Ok(reply::referrers(list, artifact_type))
+    Ok(reply::referrers(listed, artifact_type))
 }
 
 async fn open(state: &Arc<State>, entry: &Entry) -> io::Result<Option<File>> {

@@ -207,7 +207,7 @@ fn newest_run_of_each_image(roots: &[Arc<StoredRoot>]) -> HashMap<ImageOf<'_>, (
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::root::ROOT_FORMAT;
+    use crate::model::samples;
 
     fn digest(text: &str) -> Digest {
         Digest::sha256(text.as_bytes())
@@ -219,40 +219,23 @@ mod tests {
 
     fn image(reference: &str, content: &str, resolved: i64) -> RootImage {
         let entry = |name: String, kind| Entry {
-            digest: digest(&name),
-            size: 1,
-            kind,
             media_type: format!("application/{name}"),
+            ..samples::entry(&name, 1, kind)
         };
+        let closure = vec![
+            entry(format!("{content}-manifest"), EntryKind::Manifest),
+            entry(format!("{content}-layer"), EntryKind::Layer),
+        ];
         RootImage {
-            reference: reference.parse().unwrap(),
             digest: digest(&format!("{content}-manifest")),
-            media_type: "m".into(),
-            platforms: vec![],
             resolved: time(resolved),
-            overridden: false,
             public: Some(time(resolved)),
-            referrers: None,
-            closure: vec![
-                entry(format!("{content}-manifest"), EntryKind::Manifest),
-                entry(format!("{content}-layer"), EntryKind::Layer),
-            ],
+            ..samples::image(reference, closure)
         }
     }
 
     fn root(cache: &str, run: u64, images: Vec<RootImage>) -> Arc<StoredRoot> {
-        let root = Root {
-            format: ROOT_FORMAT,
-            cache: cache.parse().unwrap(),
-            name: cache.into(),
-            run,
-            inputs: String::new(),
-            credentials: String::new(),
-            store: String::new(),
-            serve_private: false,
-            images,
-        };
-        Arc::new(StoredRoot { root, digest: digest("root") })
+        Arc::new(StoredRoot { root: samples::root(cache, run, images), digest: digest("root") })
     }
 
     fn repository(host: Option<&str>, path: &str) -> Repository {
@@ -352,6 +335,55 @@ mod tests {
         assert!(table.manifest(&hub("team/a"), &Wanted::Digest(digest("a-manifest")), lost).is_none());
         assert!(table.blob(&hub("team/a"), &digest("a-layer"), lost).is_none());
         assert!(table.blob(&hub("team/a"), &digest("a-manifest"), lost).is_some());
+    }
+
+    #[test]
+    fn lists_of_referrers_and_the_tags_beside_them_follow_the_rules_of_tags() {
+        let subject = digest("a-manifest");
+        let listed = |resolved, overridden, name: &str| {
+            let referrer = Referrer {
+                media_type: "m".into(),
+                digest: digest("a-layer"),
+                size: 1,
+                artifact_type: Some(name.into()),
+                annotations: BTreeMap::new(),
+            };
+            let referrers = Referrers {
+                of: [(subject.clone(), vec![referrer])].into(),
+                tags: [("sha256-a.sig".to_owned(), subject.clone())].into(),
+            };
+            RootImage { referrers: Some(referrers), overridden, ..image("team/a:1", "a", resolved) }
+        };
+        let kind = |table: &Table, repository: Repository| {
+            let list = table.referrers(&repository, &subject, |_| false)?;
+            list[0].artifact_type.clone()
+        };
+        let bent = root("e", 1, vec![listed(30, true, "bent")]);
+        let table = Table::build(
+            &[
+                root("c", 1, vec![listed(10, false, "old")]),
+                root("d", 1, vec![listed(20, false, "new")]),
+                bent.clone(),
+                root("f", 1, vec![image("team/a:1", "a", 99)]),
+            ],
+            &Policy::default(),
+        );
+        assert_eq!(kind(&table, hub("team/a")).as_deref(), Some("new"));
+        assert_eq!(kind(&table, hub("team/b")), None);
+        assert!(table.referrers(&hub("team/a"), &digest("a-layer"), |_| false).is_none(), "nobody asked");
+        let lost = |d: &Digest| *d == digest("a-layer");
+        assert!(table.referrers(&hub("team/a"), &subject, lost).is_none());
+        assert_eq!(table.tags(&hub("team/a"), &Page::default()).unwrap().0, ["1", "sha256-a.sig"]);
+        let public = Policy { public_registries: vec!["docker.io".parse().unwrap()], ..Policy::default() };
+        for (policy, found) in [(Policy::default(), None), (public, Some("bent"))] {
+            let table = Table::build(std::slice::from_ref(&bent), &policy);
+            assert_eq!(kind(&table, hub("team/a")).as_deref(), found);
+        }
+        let private = RootImage { public: None, ..listed(1, false, "private") };
+        assert_eq!(
+            kind(&Table::build(&[root("p", 1, vec![private])], &Policy::default()), hub("team/a")),
+            None
+        );
     }
 
     #[test]

@@ -448,6 +448,13 @@ mod tests {
         ] {
             assert_ne!(base, hash(judged(&["a", "b"], &[(key, value)])), "{key}");
         }
+        for (referrers, same) in [(Some(false), true), (Some(true), false)] {
+            let asked = judged_spec(&[], |spec| {
+                spec.images = vec!["a".into(), "b".into()];
+                spec.referrers = referrers;
+            });
+            assert_eq!(base == hash(asked), same, "{referrers:?}");
+        }
         let more = judged_spec(&[], |spec| {
             spec.images = vec!["a".into(), "b".into()];
             spec.image_pull_secrets = vec!["x:y".into()];

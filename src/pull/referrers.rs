@@ -1,6 +1,8 @@
 //! What refers to an image comes along, if that was asked for: signatures, attestations, SBOMs, whole, one level deep
 //! (what refers to a signature stays behind). An image without any is no failure; a registry that does not answer is.
 
+use std::collections::BTreeMap;
+
 use super::resolve::Walk;
 use crate::{
     model::{
@@ -41,7 +43,7 @@ pub(super) async fn keep(walk: &mut Walk<'_>) -> Result<Referrers, Failure> {
             let Some(found) = client.tag(host, repository, &tag).await? else { continue };
             let (digest, size, media_type) = (found.digest.clone(), found.size, found.media_type);
             let found =
-                Referrer { media_type, digest, size, artifact_type: None, annotations: Default::default() };
+                Referrer { media_type, digest, size, artifact_type: None, annotations: BTreeMap::new() };
             if artifact(walk, &found).await? {
                 kept.tags.insert(tag, found.digest);
             }

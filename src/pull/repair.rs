@@ -216,7 +216,7 @@ fn sources(roots: &[Root], bad: &BTreeMap<Digest, u64>) -> Vec<RootImage> {
     for image in &mut images {
         image.closure = unique(std::mem::take(&mut image.closure));
     }
-    images.sort_by(|a, b| b.resolved.cmp(&a.resolved));
+    images.sort_by_key(|image| std::cmp::Reverse(image.resolved));
     images
 }
 

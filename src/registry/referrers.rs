@@ -1,6 +1,6 @@
 //! What refers to an image: the referrers API with its pages, the referrers tag where a registry has no such API, and
 //! the tags that cosign makes. Sources: OCI distribution-spec 1.1, "Listing Referrers" and "Referrers Tag Schema";
-//! cosign, specs/SIGNATURE_SPEC.md, "Tag-based Discovery".
+//! cosign, `specs/SIGNATURE_SPEC.md`, "Tag-based Discovery".
 
 use std::collections::BTreeMap;
 

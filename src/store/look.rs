@@ -44,10 +44,10 @@ impl Store {
     pub(super) fn restore(&self, trash: &Folder, digest: &Digest, size: u64) -> Result<bool, StoreError> {
         let (name, blobs) = (flat_name(digest), self.blobs(digest.algorithm()));
         match seen(trash.link(&name, blobs, digest.hex()))? {
-            None => return Ok(false),
+            None => Ok(false),
             // What is there has another size: no reader takes it for the blob.
             Some(false) if present(blobs, digest.hex(), size)?.is_none() => {
-                return Ok(seen(trash.rename(&name, blobs, digest.hex()))?.is_some());
+                Ok(seen(trash.rename(&name, blobs, digest.hex()))?.is_some())
             }
             Some(linked) => {
                 blobs.sync()?;
