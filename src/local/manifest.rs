@@ -116,7 +116,7 @@ fn request(
         cache: CacheKey::local(name).map_err(|_| ManifestError::Name(name.to_owned()))?,
         name: name.to_owned(),
         run: 0,
-        inputs: PullRequest::inputs_hash(&images, &platforms, &access, reuse, referrers),
+        inputs: String::new(),
         images,
         platforms,
         size_limit,
@@ -129,7 +129,8 @@ fn request(
         referrers,
         recheck: false,
         dialect: Dialect::ByHand,
-    })
+    }
+    .with_inputs())
 }
 
 fn list(path: &Path) -> Result<Vec<Reference>, ManifestError> {
