@@ -44,7 +44,7 @@ pub enum Command {
     Serve(ServeArgs),
     /// Show what a volume holds: caches, images, digests, sizes.
     Ls(LsArgs),
-    /// Re-hash everything a volume's caches need, and name what is missing or broken.
+    /// Re-hash everything a volume's caches need, name what is missing or broken, and fetch it again if wanted.
     Verify(VerifyArgs),
     /// Remove caches that were made by hand from a volume. Their bytes go with gc.
     Rm(RmArgs),
@@ -72,6 +72,26 @@ pub enum Output {
     Json,
 }
 
+/// How registries are reached, by hand.
+#[derive(Debug, Args)]
+pub struct UpstreamArgs {
+    /// A registry that speaks plain HTTP, as the image names it.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub plain_http: Vec<RegistryHost>,
+    /// A registry whose certificate is not verified, as the image names it.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub insecure: Vec<RegistryHost>,
+    /// Credentials: a Docker or Podman configuration file.
+    #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
+    pub authfile: Option<PathBuf>,
+    /// Trust this registry's token server on another host, as REGISTRY=REALM-HOST.
+    #[arg(long, value_name = "REGISTRY=HOST", value_parser = realm)]
+    pub auth_realm: Vec<(RegistryHost, String)>,
+    /// Connections to one registry at a time; more are faster where the registry is far away.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub connections: u16,
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -97,27 +117,18 @@ pub struct PullArgs {
     /// A platform to pull, such as linux/arm64. May be given many times; without one, this machine's.
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Vec<Platform>,
-    /// A registry that speaks plain HTTP, as the image names it.
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub plain_http: Vec<RegistryHost>,
-    /// A registry whose certificate is not verified, as the image names it.
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub insecure: Vec<RegistryHost>,
-    /// Credentials: a Docker or Podman configuration file.
-    #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
-    pub authfile: Option<PathBuf>,
-    /// Trust this registry's token server on another host, as REGISTRY=REALM-HOST.
-    #[arg(long, value_name = "REGISTRY=HOST", value_parser = realm)]
-    pub auth_realm: Vec<(RegistryHost, String)>,
+    #[command(flatten)]
+    pub upstream: UpstreamArgs,
     /// A registry whose anonymous answers make an image public, although it is inside or speaks plain HTTP.
     #[arg(long, value_name = "HOST[:PORT]")]
     pub public_registry: Vec<RegistryHost>,
-    /// Connections to one registry at a time; more are faster where the registry is far away.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub connections: u16,
     /// Keep the attestations of images too (SBOM, provenance).
     #[arg(long)]
     pub attestations: bool,
+    /// Keep what refers to the images too: signatures, attestations and SBOMs, by the referrers API or its fallback
+    /// tag, and by cosign's tags.
+    #[arg(long)]
+    pub referrers: bool,
     /// Fetch every layer, even if the volume has it.
     #[arg(long)]
     pub no_reuse: bool,
@@ -174,12 +185,22 @@ pub struct LsArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imagecache verify /srv/images
+  imagecache verify /srv/images --repair --authfile ~/.docker/config.json --plain-http registry.lan:5000
+
+Without --repair nothing is changed. With it, what is missing or broken comes again from the registry that it came from,
+is verified, and takes the old one's place; what cannot be fetched stays as it is. Safe beside pulls, readers and gc.
+Exit status: 0 all is good, or is again; else the class of the first failure, 27 where nothing was tried.")]
 pub struct VerifyArgs {
     #[arg(value_name = "DIR")]
     pub volume: PathBuf,
-    /// Take broken blobs out of the volume, so that the next pull fetches them again.
+    /// Fetch what is missing or broken again, from where it came.
     #[arg(long)]
     pub repair: bool,
+    #[command(flatten)]
+    pub upstream: UpstreamArgs,
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Output,
 }

@@ -66,7 +66,7 @@ async fn run(command: Command) -> u8 {
             }
         }
         Command::Ls(args) => local::ls::run(&args),
-        Command::Verify(args) => local::verify::run(&args),
+        Command::Verify(args) => local::repair::run(args, stop).await,
         Command::Rm(args) => local::rm::run(&args),
         Command::Gc(args) => local::gc::run(&args),
         Command::Export(args) => local::archive::run_export(&args),

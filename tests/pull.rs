@@ -32,7 +32,7 @@ fn request(registry: &Registry, cache: &str, run: u64, images: &[&str]) -> PullR
         cache: cache.parse().unwrap(),
         name: cache.to_owned(),
         run,
-        inputs: PullRequest::inputs_hash(&images, &platforms, &access, true),
+        inputs: String::new(),
         images,
         platforms,
         size_limit: None,
@@ -42,9 +42,11 @@ fn request(registry: &Registry, cache: &str, run: u64, images: &[&str]) -> PullR
         credentials_over_http: true,
         serve_private: false,
         attestations: false,
+        referrers: false,
         recheck: false,
         dialect: Dialect::Eci,
     }
+    .with_inputs()
 }
 
 fn pull(store: &Path, request: PullRequest) -> Pull {

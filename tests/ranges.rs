@@ -47,7 +47,7 @@ async fn pulled(registries: &[&Registry], images: Vec<Reference>, limits: Limits
         cache: "cache".parse().unwrap(),
         name: "cache".to_owned(),
         run: 1,
-        inputs: PullRequest::inputs_hash(&images, &platforms, &access, true),
+        inputs: String::new(),
         images,
         platforms,
         size_limit: None,
@@ -57,9 +57,11 @@ async fn pulled(registries: &[&Registry], images: Vec<Reference>, limits: Limits
         credentials_over_http: true,
         serve_private: false,
         attestations: false,
+        referrers: false,
         recheck: false,
         dialect: Dialect::Eci,
-    };
+    }
+    .with_inputs();
     let source = CredentialSource::Fixed(Credentials::default());
     let config = Config { limits, ..pull::client_config(&request, source, vec![]) };
     let folder = tempfile::tempdir().unwrap();

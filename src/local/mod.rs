@@ -9,6 +9,8 @@ pub mod gc;
 pub mod ls;
 pub mod manifest;
 pub mod pull;
+pub mod repair;
 pub mod rm;
 pub mod table;
+mod upstream;
 pub mod verify;

@@ -7,14 +7,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     bar::{self, Bars},
-    manifest,
+    manifest, upstream,
 };
 use crate::{
     cli::{Output, PullArgs},
     model::{
         advice,
         class::{EXIT_STOPPED, EXIT_USAGE},
-        credentials::Credentials,
         failure::Failure,
         report::{Outcome, progress_line},
         request::{Dialect, PullRequest},
@@ -23,8 +22,7 @@ use crate::{
         clock,
         out::{print, tell},
     },
-    pull::{self, Pull, meter::Meter},
-    registry::{Client, CredentialSource},
+    pull::{self, Pull, meter::Meter, pace::Watch},
     store::Store,
 };
 
@@ -96,14 +94,9 @@ fn prepare(mut request: PullRequest, args: &PullArgs) -> Result<Pull, Failure> {
     let store = Store::create_or_open(&args.volume)?;
     // By hand every pull is a new run, and asks again what tags mean.
     request.run = store.highest_run(&request.cache)?.unwrap_or_default() + 1;
-    let source = match &args.authfile {
-        Some(path) => CredentialSource::Files(vec![path.clone()]),
-        None => CredentialSource::Fixed(Credentials::default()),
-    };
-    let mut config = pull::client_config(&request, source, args.auth_realm.clone());
-    config.limits.connections_per_host = args.connections.into();
-    config.limits.connections = config.limits.connections.max(args.connections.into());
-    let client = Client::new(config)?;
+    let source = upstream::credentials(&args.upstream);
+    let config = pull::client_config(&request, source, args.upstream.auth_realm.clone());
+    let client = upstream::client(&args.upstream, config)?;
     let credentials = client.credentials().hash();
     let meter = Arc::new(Meter::new(request.images.len()));
     Ok(Pull { request, store, client, credentials, resolve_again: true, meter, now: clock::now() })
@@ -114,19 +107,17 @@ async fn show(pull: Pull, output: Output) -> Outcome {
     let (meter, name, images) = (pull.meter.clone(), pull.request.name.clone(), pull.request.images.clone());
     let bars = (output == Output::Text && std::io::stderr().is_terminal()).then(|| Bars::new(&images));
     let step = if bars.is_some() { Duration::from_millis(100) } else { Duration::from_secs(1) };
-    let (mut told, mut pace) = (None, bar::Pace::default());
+    let (mut told, mut watch) = (None, Watch::default());
     let mut tell_progress = || {
         let progress = meter.progress();
+        let pace = watch.pace(tokio::time::Instant::now(), &progress);
         if told.as_ref() == Some(&progress) || progress.all.total == 0 {
             return;
         }
         match (&bars, output) {
             (Some(bars), _) => bars.show(&progress),
-            (None, Output::Json) => print(&progress_line(&progress)),
-            (None, Output::Text) => {
-                let rate = pace.rate(tokio::time::Instant::now(), progress.all);
-                tell(&bar::line(&name, &progress, rate));
-            }
+            (None, Output::Json) => print(&progress_line(&progress, &pace)),
+            (None, Output::Text) => tell(&bar::line(&name, &progress, pace.all)),
         }
         told = Some(progress);
     };

@@ -87,6 +87,9 @@ async fn registry(state: &Arc<State>, request: &Request<Incoming>, route: Route)
         Route::Manifest(repository, wanted) => manifest(state, request, &repository, &wanted).await,
         Route::Blob(repository, digest) => blob(state, request, &repository, &digest).await,
         Route::Tags(repository, page) => tags(state, &repository, &page),
+        Route::Referrers(repository, subject, kind) => {
+            referrers(state, &repository, &subject, kind.as_deref())
+        }
         Route::Admin(_) => Err(Refusal::not_found("UNSUPPORTED", "no such end point")),
     }
 }
@@ -186,6 +189,20 @@ fn tags(state: &State, repository: &Repository, page: &Page) -> Result<Reply, Re
         }
     }
     Ok(reply)
+}
+
+fn referrers(
+    state: &State,
+    repository: &Repository,
+    subject: &Digest,
+    artifact_type: Option<&str>,
+) -> Result<Reply, Refusal> {
+    let view = state.view();
+    let listed = view
+        .table
+        .referrers(repository, subject, |digest| state.proofs.is_lost(digest))
+        .ok_or_else(|| Refusal::not_found("MANIFEST_UNKNOWN", "what refers to this is not in this cache"))?;
+    Ok(reply::referrers(listed, artifact_type))
 }
 
 async fn open(state: &Arc<State>, entry: &Entry) -> io::Result<Option<File>> {

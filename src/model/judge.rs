@@ -60,6 +60,8 @@ pub struct CacheRequest {
     pub anonymous: BTreeSet<RegistryHost>,
     pub reuse: bool,
     pub serve: Serve,
+    /// Whether signatures and the like are kept too.
+    pub referrers: bool,
     pub dialect: Dialect,
     /// Hash of everything above that calls for another pull when it changes.
     pub inputs: String,
@@ -170,6 +172,7 @@ pub fn judge_spec(
         anonymous,
         reuse: seen.reuse.map_or(settings.reuse_default, |reuse| reuse.value),
         serve: spec.serve.unwrap_or(Serve::Public),
+        referrers: spec.referrers.unwrap_or(false),
         dialect: seen.dialect.unwrap_or_default(),
         inputs: String::new(),
     };
@@ -183,7 +186,13 @@ fn inputs(request: &CacheRequest) -> String {
     let images: BTreeSet<&Reference> = images.iter().collect();
     let secrets: BTreeSet<&SecretName> = secrets.iter().collect();
     let platforms: BTreeSet<&Platform> = platforms.iter().collect();
-    let words = serde_json::to_vec(&(images, secrets, platforms, access, anonymous, reuse, serve));
+    let words = (images, secrets, platforms, access, anonymous, reuse, serve);
+    // Unset it is as if it did not exist: no cache is pulled again for its sake.
+    let words = if request.referrers {
+        serde_json::to_vec(&(words, "referrers"))
+    } else {
+        serde_json::to_vec(&words)
+    };
     Digest::sha256(&words.unwrap_or_default()).hex()[..32].to_owned()
 }
 
@@ -456,6 +465,13 @@ mod tests {
             ("k8s.aliyun.com/imc-enable-reuse", "false"),
         ] {
             assert_ne!(base, hash(judged(&["a", "b"], &[(key, value)])), "{key}");
+        }
+        for (referrers, same) in [(Some(false), true), (Some(true), false)] {
+            let asked = judged_spec(&[], |spec| {
+                spec.images = vec!["a".into(), "b".into()];
+                spec.referrers = referrers;
+            });
+            assert_eq!(base == hash(asked), same, "{referrers:?}");
         }
         let more = judged_spec(&[], |spec| {
             spec.images = vec!["a".into(), "b".into()];

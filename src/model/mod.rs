@@ -22,6 +22,8 @@ pub mod request;
 pub mod retry;
 pub mod root;
 pub mod run;
+#[cfg(test)]
+pub(crate) mod samples;
 mod secrets;
 pub mod served;
 pub mod settings;

@@ -415,7 +415,7 @@ impl<'a> Course<'a> {
             cache: object.uid.clone(),
             name: object.name.clone(),
             run: u64::try_from(self.ledger.run).unwrap_or_default(),
-            inputs: PullRequest::inputs_hash(&request.images, &platforms, &request.access, request.reuse),
+            inputs: String::new(),
             images: request.images.clone(),
             platforms,
             size_limit: Some(request.size_limit),
@@ -426,8 +426,10 @@ impl<'a> Course<'a> {
             recheck: self.ledger.root.is_none() && self.ledger.answered,
             serve_private: request.serve == Serve::Cluster,
             attestations: false,
+            referrers: request.referrers,
             dialect: request.dialect,
         }
+        .with_inputs()
     }
 
     /// What the object says, else what the operator says, else what the nodes are.

@@ -82,7 +82,7 @@ impl Fetcher {
     ) -> Result<(), Failure> {
         let stored = block_in_place(|| self.store.look(&entry.digest, entry.size))?.is_some();
         let read = self.documents.get(&entry.digest);
-        if stored && !self.wrong.contains(&entry.digest) {
+        if stored && (!self.wrong.contains(&entry.digest) || self.is_done(&entry.digest)) {
             // Read from upstream in this run, or taken over with a complete root.
             if read.is_some() {
                 gauge.fetched();
@@ -104,6 +104,7 @@ impl Fetcher {
             ingest.finish()
         })
         .await?;
+        self.done(&entry.digest);
         gauge.fetched();
         Ok(())
     }
@@ -139,6 +140,10 @@ impl Fetcher {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone())
     }
 
+    fn is_done(&self, digest: &Digest) -> bool {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
+    }
+
     /// Another pull is fetching it. It is waited for as long as enough of it becomes durable.
     fn out_of_patience(&self, blob: &Blob, job: &Job) -> Result<bool, Failure> {
         let patience = self.client.limits().patience;
@@ -160,7 +165,7 @@ impl Fetcher {
         if block_in_place(|| self.store.look(&blob.digest, blob.size))?.is_none() {
             return Ok(false);
         }
-        if self.done.lock().unwrap_or_else(PoisonError::into_inner).contains(&blob.digest) {
+        if self.is_done(&blob.digest) {
             return Ok(true);
         }
         if self.wrong.contains(&blob.digest) {
@@ -187,7 +192,8 @@ impl Fetcher {
         }
     }
 
-    /// From the first repository that gives it; one that denies or garbles it does not end the search. Bytes with the
+    /// From the first repository that gives it; one that denies or garbles it does not end the search, nor does a
+    /// registry that is down if another one has it. Bytes with the
     /// wrong digest are fetched once more from the start, because what was resumed may be what was wrong.
     async fn fetch(&self, job: &Job, adopt: bool) -> Result<(), Failure> {
         let blob = &job.blob;
@@ -205,15 +211,17 @@ impl Fetcher {
                 Ok(()) => return Ok(()),
                 Err(failed) => failed,
             };
-            let next = matches!(failure.class, Class::Auth | Class::NotFound | Class::BadContent);
-            if !next {
-                return Err(first.unwrap_or(failure));
-            }
-            if at_the_end && !restarted {
+            if at_the_end && !restarted && failure.class == Class::BadContent {
                 restarted = true;
             } else {
+                let host = image.reference.host();
+                let elsewhere = |index: &&usize| self.images[**index].reference.host() != host;
+                source = match failure.class {
+                    Class::Auth | Class::NotFound | Class::BadContent => sources.next(),
+                    class if is_upstreams(class) => sources.find(elsewhere),
+                    _ => None,
+                };
                 first.get_or_insert(failure.clone());
-                source = sources.next();
             }
             if failure.class == Class::BadContent {
                 job.queue.show(job.index, None);
@@ -290,6 +298,12 @@ impl Fetcher {
         job.queue.take_again(job.index);
         finished
     }
+}
+
+/// The registry is out of reach, and another one may not be.
+fn is_upstreams(class: Class) -> bool {
+    use Class::{Certificate, Dns, Network, PlainHttp, RateLimited, ServerError, Timeout};
+    matches!(class, Network | Dns | Timeout | RateLimited | ServerError | PlainHttp | Certificate)
 }
 
 /// Bytes a second that another pull has to make durable for us to wait for it.

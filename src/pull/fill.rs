@@ -17,29 +17,42 @@ use super::{
     AT_ONCE,
     fetch::{self, Fetcher, Job},
     meter::Meter,
-    plan,
-    queue::{Next, Queue},
+    plan::{self, Blob},
+    queue::{Next, Queue, Then},
 };
 use crate::model::{failure::Failure, reference::RegistryHost};
 
 /// How long a blob that another pull is fetching is put aside.
 const ASIDE: Duration = Duration::from_millis(100);
 
-/// The first failure of each image, by its index.
-type Failures = BTreeMap<usize, Failure>;
-
 struct Filling {
     fetcher: Arc<Fetcher>,
     queue: Arc<Queue>,
     jobs: Vec<Job>,
-    failures: Mutex<Failures>,
+    on_failure: Then,
+    failures: Mutex<Vec<(Blob, Failure)>>,
 }
 
-/// After a failure nothing new is started; what runs finishes, so that the next try has less to do.
-pub(super) async fn all(fetcher: &Arc<Fetcher>, meter: &Meter) -> Result<(), Failures> {
+/// Everything that the images of a run need. After a failure nothing new is started; what runs finishes, so that the
+/// next try has less to do. The first failure of each image, by its index.
+pub(super) async fn all(fetcher: &Arc<Fetcher>, meter: &Meter) -> Result<(), BTreeMap<usize, Failure>> {
+    let blobs = blobs(fetcher, meter, plan::blobs(&fetcher.images), Then::Stop);
+    let (mut failures, of_blobs) = tokio::join!(documents(fetcher, meter), blobs);
+    for (blob, failure) in of_blobs {
+        failures.entry(blob.images.first().copied().unwrap_or_default()).or_insert(failure);
+    }
+    if failures.is_empty() { Ok(()) } else { Err(failures) }
+}
+
+/// These blobs, and those that could not be had.
+pub(super) async fn blobs(
+    fetcher: &Arc<Fetcher>,
+    meter: &Meter,
+    blobs: Vec<Blob>,
+    on_failure: Then,
+) -> Vec<(Blob, Failure)> {
     let limits = fetcher.client.limits();
-    let blobs = plan::blobs(&fetcher.images);
-    let host = |blob: &plan::Blob| {
+    let host = |blob: &Blob| {
         blob.images.first().and_then(|index| fetcher.images.get(*index)).map(|i| i.reference.host().clone())
     };
     let hosts: Vec<RegistryHost> = blobs.iter().filter_map(host).collect();
@@ -52,6 +65,7 @@ pub(super) async fn all(fetcher: &Arc<Fetcher>, meter: &Meter) -> Result<(), Fai
         fetcher: fetcher.clone(),
         jobs: jobs.collect(),
         queue: queue.clone(),
+        on_failure,
         failures: Mutex::default(),
     });
     // Twice as many as connections: what is received is written and synced while others receive. Tasks of their own,
@@ -60,25 +74,22 @@ pub(super) async fn all(fetcher: &Arc<Fetcher>, meter: &Meter) -> Result<(), Fai
     for _ in 0..limits.connections.max(1) * 2 {
         movers.spawn(mover(filling.clone()));
     }
-    documents(&filling, meter).await;
     while movers.join_next().await.is_some() {}
-    let failures = std::mem::take(&mut *filling.failures.lock().unwrap_or_else(PoisonError::into_inner));
-    if failures.is_empty() { Ok(()) } else { Err(failures) }
+    std::mem::take(&mut *filling.failures.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-async fn documents(filling: &Filling, meter: &Meter) {
-    let images = filling.fetcher.images.iter().enumerate();
+async fn documents(fetcher: &Fetcher, meter: &Meter) -> BTreeMap<usize, Failure> {
+    let images = fetcher.images.iter().enumerate();
     let entries = images.flat_map(|(index, image)| image.closure.iter().map(move |e| (index, image, e)));
     let mut seen = BTreeSet::new();
     let documents = entries.filter(|(_, _, e)| fetch::is_document(e.kind) && seen.insert(&e.digest));
-    stream::iter(documents)
-        .for_each_concurrent(AT_ONCE, |(index, image, entry)| async move {
-            let gauge = meter.gauge(&entry.digest, entry.size);
-            if let Err(failure) = filling.fetcher.document(image, entry, &gauge).await {
-                filling.failed(index, failure);
-            }
-        })
-        .await;
+    let fetching = documents.map(|(index, image, entry)| async move {
+        let gauge = meter.gauge(&entry.digest, entry.size);
+        fetcher.document(image, entry, &gauge).await.err().map(|failure| (index, failure))
+    });
+    let failures: Vec<_> = stream::iter(fetching).buffered(AT_ONCE).collect().await;
+    // Of several of one image the first stays.
+    failures.into_iter().flatten().rev().collect()
 }
 
 /// Moves what is next, until nothing is left. The queue says whether there is a connection for it.
@@ -91,13 +102,13 @@ async fn mover(filling: Arc<Filling>) {
                 Ok(fetch::Ended::Aside) => queue.put_aside(index, Instant::now() + ASIDE),
                 Ok(fetch::Ended::Done) => {
                     queue.free(index);
-                    queue.done(index, false);
+                    queue.done(index, Then::GoOn);
                 }
                 Err(failure) => {
-                    let image = filling.jobs[index].blob.images.first().copied().unwrap_or_default();
-                    filling.failed(image, failure);
+                    let failed = (filling.jobs[index].blob.clone(), failure);
+                    filling.failures.lock().unwrap_or_else(PoisonError::into_inner).push(failed);
                     queue.free(index);
-                    queue.done(index, true);
+                    queue.done(index, filling.on_failure);
                 }
             },
             Next::Help(index, download) => {
@@ -107,11 +118,5 @@ async fn mover(filling: Arc<Filling>) {
             Next::Wait(pause) => drop(timeout(pause, changed).await),
             Next::End => return,
         }
-    }
-}
-
-impl Filling {
-    fn failed(&self, image: usize, failure: Failure) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).entry(image).or_insert(failure);
     }
 }

@@ -6,11 +6,14 @@ mod download;
 mod fetch;
 mod fill;
 pub mod meter;
+pub mod pace;
 mod permission;
 mod plan;
 mod preflight;
 mod queue;
 mod receive;
+mod referrers;
+pub mod repair;
 mod resolve;
 pub mod worker;
 

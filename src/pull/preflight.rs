@@ -59,11 +59,11 @@ fn largest(images: &[RootImage]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::plan::tests::{entry, image},
-        *,
+    use super::*;
+    use crate::model::{
+        root::EntryKind,
+        samples::{entry, image},
     };
-    use crate::model::root::EntryKind;
 
     #[test]
     fn the_exact_byte_decides() {

@@ -23,6 +23,7 @@ pub mod manifest;
 mod platform;
 pub mod range;
 mod realm;
+pub mod referrers;
 mod retry;
 mod tls;
 mod transport;

@@ -1,5 +1,7 @@
 //! A buffer that the disk takes as it is: aligned, so that writes may pass the page cache (open(2), `O_DIRECT`).
 
+use std::{fs::File, io, os::unix::fs::FileExt as _};
+
 /// What every disk and file system is content with.
 pub(super) const ALIGN: usize = 4096;
 
@@ -60,6 +62,21 @@ impl Block {
         let at = self.len;
         self.len = self.capacity.min(at + by);
         &self.bytes[self.start + at..self.start + self.len]
+    }
+
+    /// Fills itself from a file and returns how much came: less than fits only where the file ends.
+    pub(super) fn read_from(&mut self, file: &File, at: u64) -> io::Result<usize> {
+        self.len = 0;
+        while self.len < self.capacity {
+            let next = at + self.len as u64;
+            let read = file.read_at(self.room(usize::MAX), next)?;
+            self.len += read;
+            // Past the page cache only the end of a file is not aligned, and nothing can be read from there.
+            if read == 0 || !read.is_multiple_of(ALIGN) {
+                break;
+            }
+        }
+        Ok(self.len)
     }
 
     pub fn filled(&self) -> &[u8] {

@@ -228,6 +228,15 @@ impl Folder {
         rustix::fs::renameat(&self.fd, from, &to.fd, name).map_err(to.failed("rename to", name))
     }
 
+    /// One more name for a file, in another folder; `false` if that name exists.
+    pub(super) fn link(&self, from: &str, to: &Self, name: &str) -> Result<bool, StoreError> {
+        fail::before(Change::Take).map_err(to.failed("link", name))?;
+        match rustix::fs::linkat(&self.fd, from, &to.fd, name, AtFlags::empty()) {
+            Err(Errno::EXIST) => Ok(false),
+            other => other.map(|()| true).map_err(to.failed("link", name)),
+        }
+    }
+
     pub(super) fn remove(&self, name: &str) -> Result<(), StoreError> {
         fail::before(Change::Keep).map_err(self.failed("remove", name))?;
         rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()).map_err(self.failed("remove", name))

@@ -91,6 +91,8 @@ struct Content {
     blobs: HashMap<(String, Digest), Bytes>,
     /// By repository and tag or digest.
     manifests: HashMap<(String, String), (String, Digest, Bytes)>,
+    /// By repository and subject: descriptors, two a page. Without any there is no such API.
+    referrers: HashMap<(String, Digest), Vec<serde_json::Value>>,
     scripts: Vec<Script>,
     seen: Vec<Seen>,
     login: Login,

@@ -149,8 +149,9 @@ fn pieces(
 ) -> impl http_body::Body<Data = Bytes, Error = io::Error> + Send {
     let slowness = registry.lock().slowness;
     let counted = Counted::new(registry.bodies.clone());
-    let pieces =
-        stream::unfold((body, path, registry, counted), async move |(mut rest, path, registry, counted)| {
+    let pieces = stream::unfold(
+        (body, path, registry, counted),
+        move |(mut rest, path, registry, counted)| async move {
             let piece = rest.split_to(rest.len().min(64 << 10));
             if piece.is_empty() {
                 return None;
@@ -162,7 +163,8 @@ fn pieces(
             registry.served.fetch_add(piece.len() as u64, Ordering::Relaxed);
             *registry.lock().sent.entry(path.clone()).or_default() += piece.len() as u64;
             Some((Ok(Frame::data(piece)), (rest, path, registry, counted)))
-        });
+        },
+    );
     StreamBody::new(pieces)
 }
 
