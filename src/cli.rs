@@ -45,7 +45,7 @@ pub enum Command {
     Serve(ServeArgs),
     /// Show what a volume holds: caches, images, digests, sizes.
     Ls(LsArgs),
-    /// Re-hash everything a volume's caches need, and name what is missing or broken.
+    /// Re-hash everything a volume's caches need, name what is missing or broken, and fetch it again if wanted.
     Verify(VerifyArgs),
     /// Remove caches that were made by hand from a volume. Their bytes go with gc.
     Rm(RmArgs),
@@ -55,6 +55,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Read an OCI archive or layout into a volume.
     Import(ImportArgs),
+    /// Turn image caches of other clouds into ours: of TKE, Huawei CCI and Volcengine VCI.
+    Convert(ConvertArgs),
     /// Print the CustomResourceDefinition.
     Crd,
     /// The pull pod's role: read a request, fill the volume, report.
@@ -69,6 +71,26 @@ pub enum Output {
     Text,
     /// For scripts: JSON, one object a line while something runs.
     Json,
+}
+
+/// How registries are reached, by hand.
+#[derive(Debug, Args)]
+pub struct UpstreamArgs {
+    /// A registry that speaks plain HTTP, as the image names it.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub plain_http: Vec<RegistryHost>,
+    /// A registry whose certificate is not verified, as the image names it.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub insecure: Vec<RegistryHost>,
+    /// Credentials: a Docker or Podman configuration file.
+    #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
+    pub authfile: Option<PathBuf>,
+    /// Trust this registry's token server on another host, as REGISTRY=REALM-HOST.
+    #[arg(long, value_name = "REGISTRY=HOST", value_parser = realm)]
+    pub auth_realm: Vec<(RegistryHost, String)>,
+    /// Connections to one registry at a time; more are faster where the registry is far away.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub connections: u16,
 }
 
 #[derive(Debug, Args)]
@@ -96,27 +118,18 @@ pub struct PullArgs {
     /// A platform to pull, such as linux/arm64. May be given many times; without one, this machine's.
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Vec<Platform>,
-    /// A registry that speaks plain HTTP, as the image names it.
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub plain_http: Vec<RegistryHost>,
-    /// A registry whose certificate is not verified, as the image names it.
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub insecure: Vec<RegistryHost>,
-    /// Credentials: a Docker or Podman configuration file.
-    #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
-    pub authfile: Option<PathBuf>,
-    /// Trust this registry's token server on another host, as REGISTRY=REALM-HOST.
-    #[arg(long, value_name = "REGISTRY=HOST", value_parser = realm)]
-    pub auth_realm: Vec<(RegistryHost, String)>,
+    #[command(flatten)]
+    pub upstream: UpstreamArgs,
     /// A registry whose anonymous answers make an image public, although it is inside or speaks plain HTTP.
     #[arg(long, value_name = "HOST[:PORT]")]
     pub public_registry: Vec<RegistryHost>,
-    /// Connections to one registry at a time; more are faster where the registry is far away.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub connections: u16,
     /// Keep the attestations of images too (SBOM, provenance).
     #[arg(long)]
     pub attestations: bool,
+    /// Keep what refers to the images too: signatures, attestations and SBOMs, by the referrers API or its fallback
+    /// tag, and by cosign's tags.
+    #[arg(long)]
+    pub referrers: bool,
     /// Fetch every layer, even if the volume has it.
     #[arg(long)]
     pub no_reuse: bool,
@@ -175,12 +188,22 @@ pub struct LsArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imagecache verify /srv/images
+  imagecache verify /srv/images --repair --authfile ~/.docker/config.json --plain-http registry.lan:5000
+
+Without --repair nothing is changed. With it, what is missing or broken comes again from the registry that it came from,
+is verified, and takes the old one's place; what cannot be fetched stays as it is. Safe beside pulls, readers and gc.
+Exit status: 0 all is good, or is again; else the class of the first failure, 27 where nothing was tried.")]
 pub struct VerifyArgs {
     #[arg(value_name = "DIR")]
     pub volume: PathBuf,
-    /// Take broken blobs out of the volume, so that the next pull fetches them again.
+    /// Fetch what is missing or broken again, from where it came.
     #[arg(long)]
     pub repair: bool,
+    #[command(flatten)]
+    pub upstream: UpstreamArgs,
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Output,
 }
@@ -275,6 +298,43 @@ pub struct ImportArgs {
     pub image: Option<Reference>,
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A document for each object.
+    Yaml,
+    /// One object, or a List.
+    Json,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imagecache convert -f tke-caches.yaml
+  kubectl get imagecaches.eks.cloud.tencent.com -o yaml | imagecache convert -f - | kubectl apply -f -
+  imagecache convert --strict -f snapshots.yaml -o json > caches.json
+
+Known are eks.cloud.tencent.com/v1 ImageCache, cci/v2 ImageSnapshot and vci.volcengine.com/v1beta1 ImageCache, in many
+documents and in lists; our own objects pass unchanged. Standard error has one sentence for every field that has no
+counterpart and every object that is skipped. Of objects that would get one name each gets its namespace in front;
+what is still the same gets -2, -3.
+
+Exit status: 0 converted, 1 with --strict if something has no counterpart, 2 if an object could not be read or there
+is none. docs/convert.md has the tables.")]
+pub struct ConvertArgs {
+    /// A file with objects, in YAML or JSON. May be given many times. `-` is standard input.
+    #[arg(short = 'f', long, value_name = "FILE", required = true)]
+    pub filename: Vec<PathBuf>,
+    /// How the objects are printed.
+    #[arg(short, long, value_enum, default_value = "yaml")]
+    pub output: Format,
+    /// Print nothing and fail if something has no counterpart.
+    #[arg(long)]
+    pub strict: bool,
+    /// The namespace of pull secrets that are named without one.
+    #[arg(short, long)]
+    pub namespace: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | [`api`] | what the user can write | derives, k8s types |
 //! | [`model`] | what we decide: pure, no clock, no files, no network | `api` |
+//! | [`convert`] | other clouds' image caches as ours: pure | `model`, `api` |
 //! | [`render`] | what we create in the cluster | `model`, `api` |
 //! | [`cluster`] | what we read and write in the cluster | `render`, `model`, `api`, `acr`, kube |
 //! | [`controller`] | watches, reconcile: gather, judge, plan, apply, report | `cluster`, `acr`, `model`, `ops` |
@@ -16,7 +17,7 @@
 //! | [`export`] | a cache as an OCI archive or layout, and back | `registry`, `store`, `model` |
 //! | [`gc`] | taking away what no cache needs | `store`, `model` |
 //! | [`mirror`] | the read-only registry in front of the store | `store`, `model`, `ops` |
-//! | [`local`] | the commands for people: `pull -f`, `ls`, `verify`, `rm`, `gc`, `export`, `import` | those above |
+//! | [`local`] | the commands for people: `pull -f`, `ls`, `verify`, `rm`, `gc`, `export`, `import`, `convert` | those above |
 //! | [`ops`] | logs, clock, metrics, shutdown | third-party crates |
 
 pub mod acr;
@@ -24,6 +25,7 @@ pub mod api;
 pub mod cli;
 pub mod cluster;
 pub mod controller;
+pub mod convert;
 pub mod export;
 pub mod gc;
 pub mod local;

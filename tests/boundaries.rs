@@ -40,6 +40,7 @@ const EFFECTS: &[&str] = &[
 const RULES: &[Rule] = &[
     Rule { folder: "api", uses: &[], never: EFFECTS },
     Rule { folder: "model", uses: &["api"], never: EFFECTS },
+    Rule { folder: "convert", uses: &["model", "api"], never: EFFECTS },
     Rule { folder: "render", uses: &["model", "api"], never: EFFECTS },
     Rule {
         folder: "cluster",
@@ -68,7 +69,9 @@ const RULES: &[Rule] = &[
     Rule { folder: "mirror", uses: &["store", "model", "ops"], never: &["kube", "Timestamp::now"] },
     Rule {
         folder: "local",
-        uses: &["acr", "api", "pull", "gc", "export", "mirror", "registry", "store", "model", "ops"],
+        uses: &[
+            "acr", "api", "convert", "pull", "gc", "export", "mirror", "registry", "store", "model", "ops",
+        ],
         never: &["Timestamp::now"],
     },
     Rule { folder: "ops", uses: &[], never: &[] },

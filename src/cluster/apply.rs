@@ -36,6 +36,7 @@ impl Cluster {
                 self.renew_credentials(object, *run, secrets, hosts, logins).await
             }
             Action::RemoveRun { run, job } => self.remove_run(&object.uid, *run, job).await,
+            Action::RemoveSecrets { run } => self.remove_secrets(&object.uid, *run).await,
             Action::DeleteObject(delete) => self.delete_object(&object.name, delete).await,
         }
     }

@@ -86,15 +86,28 @@ pub async fn run_with(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    startup::check_definition(&client, config.take_over).await?;
-    let worker = startup::worker(&client, &config).await?;
-    tracing::info!(namespace = config.namespace, image = worker.image, "starting");
-
-    let acr = config.acr.map(|(identity, endpoints)| Acr::new(identity, endpoints)).transpose()?;
-    let identity: Arc<str> = identity(config.pod_name.as_deref()).into();
+    let acr = config.acr.clone().map(|(identity, endpoints)| Acr::new(identity, endpoints)).transpose()?;
     let watches = watches::Watches::default();
     let (fence, bell) = (Fence::default(), watches::Bell::default());
     let (health, metrics) = (Arc::<health::Health>::default(), Arc::<Metrics>::default());
+    let (tasks, ending) = (TaskTracker::new(), CancellationToken::new());
+    // Also ends the tasks when the start fails.
+    let _ends = ending.clone().drop_guard();
+    // Probes are answered first: they say what the start waits for.
+    let report = health::Report {
+        health: Arc::clone(&health),
+        stores: watches.stores.clone(),
+        fence: fence.clone(),
+        metrics: Arc::clone(&metrics),
+    };
+    tasks.spawn(http::serve(listener, Arc::new(report), ending.clone()));
+    let Some(worker) = startup::prepare(&client, &config, &health, &stop).await? else {
+        tracing::info!("stopped");
+        return Ok(());
+    };
+    tracing::info!(namespace = config.namespace, image = worker.image, "starting");
+
+    let identity: Arc<str> = identity(config.pod_name.as_deref()).into();
     let cluster = Cluster {
         client: client.clone(),
         stores: watches.stores.clone(),
@@ -107,15 +120,7 @@ pub async fn run_with(
         mirror: Arc::new(Mirror::new(config.mirror)),
         identity: Arc::clone(&identity),
     };
-    let (tasks, ending) = (TaskTracker::new(), CancellationToken::new());
     watches.start(&cluster, &bell, &health, &metrics, &tasks, &ending);
-    let report = health::Report {
-        health: Arc::clone(&health),
-        stores: cluster.stores.clone(),
-        fence: fence.clone(),
-        metrics: Arc::clone(&metrics),
-    };
-    tasks.spawn(http::serve(listener, Arc::new(report), ending.clone()));
 
     let mut elector = leader::Elector::new(client, &config.namespace, identity, fence.clone());
     let context = Arc::new(reconcile::Context::new(cluster, config.settings, metrics));

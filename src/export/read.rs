@@ -111,6 +111,7 @@ fn images(source: &Source, import: &Import<'_>, named: Vec<Named>) -> Result<Vec
             resolved: named.resolved.unwrap_or(import.now).min(import.now),
             overridden: named.overridden,
             public: None,
+            referrers: None,
             closure: needs.closure,
         });
     }

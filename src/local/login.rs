@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use super::upstream;
 use crate::{
     acr::{Acr, Taken},
     cli::PullArgs,
@@ -48,10 +49,9 @@ impl<'a> Lender<'a> {
     }
 
     pub(super) fn source(&self) -> CredentialSource {
-        match (&self.renewed, &self.args.authfile) {
-            (Some(renewed), _) => CredentialSource::Shared(Arc::clone(&renewed.shared)),
-            (None, Some(path)) => CredentialSource::Files(vec![path.clone()]),
-            (None, None) => CredentialSource::Fixed(Credentials::default()),
+        match &self.renewed {
+            Some(renewed) => CredentialSource::Shared(Arc::clone(&renewed.shared)),
+            None => upstream::credentials(&self.args.upstream),
         }
     }
 
@@ -88,7 +88,7 @@ fn wait(taken: &Taken) -> Duration {
 /// The file's entries come first, as pull secrets do.
 fn together(taken: Taken, args: &PullArgs) -> Result<Credentials, Failure> {
     let mut texts = Vec::new();
-    if let Some(path) = &args.authfile {
+    if let Some(path) = &args.upstream.authfile {
         let unreadable =
             |e| Failure::new(Class::SecretMissing, format!("credentials {}: {e}", path.display()));
         texts.push(std::fs::read(path).map_err(unreadable)?);

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, io::Read as _, path::Path};
 
+use super::upstream;
 use crate::{
     api::ImageCache,
     cli::PullArgs,
@@ -11,7 +12,7 @@ use crate::{
         judge::{self, Invalid},
         platform::Platform,
         reference::{Reference, RegistryHost},
-        request::{Access, CacheKey, Dialect, PullRequest, Transport},
+        request::{Access, CacheKey, Dialect, PullRequest},
         settings::Settings,
     },
 };
@@ -62,7 +63,7 @@ fn from_flags(args: &PullArgs) -> Result<PullRequest, ManifestError> {
         let words: Vec<String> = images.iter().map(ToString::to_string).collect();
         Digest::sha256(words.join("\n").as_bytes()).hex()[..12].to_owned()
     });
-    request(&name, images, BTreeMap::new(), Vec::new(), None, true, args)
+    request(&name, images, BTreeMap::new(), Vec::new(), None, (true, false), args)
 }
 
 fn from_manifest(path: &Path, args: &PullArgs) -> Result<Vec<Wanted>, ManifestError> {
@@ -92,7 +93,7 @@ fn from_manifest(path: &Path, args: &PullArgs) -> Result<Vec<Wanted>, ManifestEr
             invalid,
         })?;
         let mut notices = judged.notices;
-        if !wanted.secrets.is_empty() && args.authfile.is_none() {
+        if !wanted.secrets.is_empty() && args.upstream.authfile.is_none() {
             notices.push("spec.imagePullSecrets: there is no cluster to read secrets from: give --authfile for registries that need a login".to_owned());
         }
         let request = request(
@@ -101,7 +102,7 @@ fn from_manifest(path: &Path, args: &PullArgs) -> Result<Vec<Wanted>, ManifestEr
             wanted.access,
             wanted.platforms,
             Some(wanted.size_limit),
-            wanted.reuse,
+            (wanted.reuse, wanted.referrers),
             args,
         )?;
         let acr_domains = wanted.logins.domains();
@@ -117,25 +118,21 @@ fn request(
     mut access: BTreeMap<RegistryHost, Access>,
     platforms: Vec<Platform>,
     size_limit: Option<u64>,
-    reuse: bool,
+    (reuse, referrers): (bool, bool),
     args: &PullArgs,
 ) -> Result<PullRequest, ManifestError> {
     // Flags are the operator's own word: no overrides, and they win over the manifest.
-    for (hosts, transport) in
-        [(&args.insecure, Transport::HttpsUnverified), (&args.plain_http, Transport::PlainHttp)]
-    {
-        access.extend(hosts.iter().map(|host| (host.clone(), Access { transport, overridden: false })));
-    }
+    access.extend(upstream::access(&args.upstream));
     let platforms = [args.platform.clone(), platforms, vec![Platform::host()]]
         .into_iter()
         .find(|p| !p.is_empty())
         .unwrap_or_default();
-    let reuse = reuse && !args.no_reuse;
+    let (reuse, referrers) = (reuse && !args.no_reuse, referrers || args.referrers);
     Ok(PullRequest {
         cache: CacheKey::local(name).map_err(|_| ManifestError::Name(name.to_owned()))?,
         name: name.to_owned(),
         run: 0,
-        inputs: PullRequest::inputs_hash(&images, &platforms, &access, reuse),
+        inputs: String::new(),
         images,
         platforms,
         size_limit,
@@ -145,10 +142,12 @@ fn request(
         credentials_over_http: true,
         serve_private: false,
         attestations: args.attestations,
+        referrers,
         recheck: false,
         dialect: Dialect::ByHand,
         acr_domains: BTreeMap::new(),
-    })
+    }
+    .with_inputs())
 }
 
 fn list(path: &Path) -> Result<Vec<Reference>, ManifestError> {

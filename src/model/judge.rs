@@ -16,6 +16,7 @@ use super::{
     platform::Platform,
     reference::{Reference, RegistryHost},
     request::{Access, CacheKey, Dialect, Transport},
+    served,
     settings::Settings,
 };
 use crate::api::{ImageCache, ImageCacheSpec, image_cache::Serve, keys};
@@ -62,6 +63,8 @@ pub struct CacheRequest {
     pub logins: acr::Logins,
     pub reuse: bool,
     pub serve: Serve,
+    /// Whether signatures and the like are kept too.
+    pub referrers: bool,
     pub dialect: Dialect,
     /// Hash of everything above that calls for another pull when it changes.
     pub inputs: String,
@@ -106,7 +109,7 @@ impl FromStr for SecretName {
 }
 
 /// RFC 1123, as Kubernetes checks names.
-fn is_dns_name(text: &str, most: usize) -> bool {
+pub fn is_dns_name(text: &str, most: usize) -> bool {
     let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let label = |l: &str| {
         l.bytes().next().is_some_and(word)
@@ -149,8 +152,15 @@ pub fn judge_spec(
     let size = stronger("spec.imageCacheSize", size, seen.size_gib.take(), &mut notices);
     let retention_days = stronger("spec.retentionDays", days, seen.retention_days.take(), &mut notices);
     let platforms = platforms(asked, &seen, &mut notices);
-    let (access, anonymous) = access(&images, &seen, settings, &mut notices);
-    let logins = logins(&images, &seen, &access, &anonymous, settings);
+    let sent = settings.credentials_over_http && !secrets.is_empty();
+    let (access, anonymous) = access(&images, &seen, sent, &mut notices);
+    // A host with any setting of the object's own is reached less safely than a lent login needs.
+    let weakened = |host: &RegistryHost| access.contains_key(host) || anonymous.contains(host);
+    let hosts: BTreeSet<&RegistryHost> = images.iter().map(Reference::host).collect();
+    let logins = acr::decide(&seen.acr, hosts, weakened, settings.acr.as_ref());
+    if spec.serve == Some(Serve::Cluster) {
+        notices.extend(served::by_digest_only(&images, &access, settings));
+    }
     if let Some(flash) = seen.flash.as_ref().filter(|flash| flash.value) {
         notices.push(format!("{}: no snapshots are made here, so it has no effect", flash.key));
     }
@@ -172,6 +182,7 @@ pub fn judge_spec(
         logins: logins.logins,
         reuse: seen.reuse.map_or(settings.reuse_default, |reuse| reuse.value),
         serve: spec.serve.unwrap_or(Serve::Public),
+        referrers: spec.referrers.unwrap_or(false),
         dialect: seen.dialect.unwrap_or_default(),
         inputs: String::new(),
     };
@@ -185,7 +196,13 @@ fn inputs(request: &CacheRequest) -> String {
     let images: BTreeSet<&Reference> = images.iter().collect();
     let secrets: BTreeSet<&SecretName> = secrets.iter().collect();
     let platforms: BTreeSet<&Platform> = platforms.iter().collect();
-    let words = serde_json::to_vec(&(images, secrets, platforms, access, anonymous, reuse, serve));
+    let words = (images, secrets, platforms, access, anonymous, reuse, serve);
+    // What is not asked for is as if it did not exist: no cache is pulled again for its sake.
+    let words = if request.referrers {
+        serde_json::to_vec(&(words, "referrers"))
+    } else {
+        serde_json::to_vec(&words)
+    };
     let mut words = words.unwrap_or_default();
     if !logins.is_empty() {
         words.extend(serde_json::to_vec(logins).unwrap_or_default());
@@ -260,11 +277,12 @@ fn platforms(spec: Vec<Platform>, seen: &Annotations, notices: &mut Vec<String>)
     annotated
 }
 
-/// How the hosts of the images are reached, and which of them get no credentials.
+/// How the hosts of the images are reached, and which of them get no credentials. `credentials`: whether there are
+/// some that may travel over plain HTTP.
 fn access(
     images: &[Reference],
     seen: &Annotations,
-    settings: &Settings,
+    credentials: bool,
     notices: &mut Vec<String>,
 ) -> (BTreeMap<RegistryHost, Access>, BTreeSet<RegistryHost>) {
     let (plain, unverified) = (&seen.plain_http, &seen.skip_verify);
@@ -301,24 +319,11 @@ fn access(
         } else if !by_name {
             anonymous.insert(host.clone());
             notices.push(format!("{key} says all: {host} gets no credentials unless it is named"));
-        } else if transport == Transport::PlainHttp && settings.credentials_over_http {
+        } else if transport == Transport::PlainHttp && credentials {
             notices.push(format!("{host} is reached over plain HTTP: credentials for it are not protected"));
         }
     }
     (access, anonymous)
-}
-
-/// A host with any setting of the object's own is reached less safely than a lent login needs.
-fn logins(
-    images: &[Reference],
-    seen: &Annotations,
-    access: &BTreeMap<RegistryHost, Access>,
-    anonymous: &BTreeSet<RegistryHost>,
-    settings: &Settings,
-) -> acr::Decision {
-    let hosts: BTreeSet<&RegistryHost> = images.iter().map(Reference::host).collect();
-    let weakened = |host: &RegistryHost| access.contains_key(host) || anonymous.contains(host);
-    acr::decide(&seen.acr, hosts, weakened, settings.acr.as_ref())
 }
 
 fn object(cache: &ImageCache) -> Object {
@@ -427,6 +432,18 @@ mod tests {
     }
 
     #[test]
+    fn credentials_over_plain_http_are_spoken_of_only_if_there_are_some() {
+        let warned = |secrets: &[&str]| {
+            let (_, notices) = judged_spec(&[(HTTP, "r.io:5000")], |spec| {
+                spec.images = vec!["r.io:5000/a".into()];
+                spec.image_pull_secrets = secrets.iter().map(|&name| name.to_owned()).collect();
+            });
+            notices.iter().any(|notice| notice.contains("credentials"))
+        };
+        assert!(warned(&["team:login"]) && !warned(&[]));
+    }
+
+    #[test]
     fn all_reaches_the_hosts_of_the_images_and_carries_no_credentials() {
         let (request, _) = judged(&["r.io:5000/a", "named.io/b"], &[(TKE_HTTP, "named.io,all")]);
         let request = request.unwrap();
@@ -462,6 +479,13 @@ mod tests {
             ("k8s.aliyun.com/imc-enable-reuse", "false"),
         ] {
             assert_ne!(base, hash(judged(&["a", "b"], &[(key, value)])), "{key}");
+        }
+        for (referrers, same) in [(Some(false), true), (Some(true), false)] {
+            let asked = judged_spec(&[], |spec| {
+                spec.images = vec!["a".into(), "b".into()];
+                spec.referrers = referrers;
+            });
+            assert_eq!(base == hash(asked), same, "{referrers:?}");
         }
         let more = judged_spec(&[], |spec| {
             spec.images = vec!["a".into(), "b".into()];

@@ -23,7 +23,10 @@ pub mod request;
 pub mod retry;
 pub mod root;
 pub mod run;
+#[cfg(test)]
+pub(crate) mod samples;
 mod secrets;
+pub mod served;
 pub mod settings;
 pub mod stage;
 pub mod status;

@@ -28,8 +28,8 @@ use crate::api::{
     image_cache::{Ledger, Serve},
 };
 
-/// While a Job is at work its pull secrets are read again this often.
-const RENEWAL: Duration = Duration::from_mins(1);
+mod credentials;
+
 /// A running worker's log is read this often. Everything else about it comes from watches.
 const PROGRESS: Duration = Duration::from_secs(2);
 
@@ -59,6 +59,9 @@ pub enum Action {
     },
     /// Remove both Secrets of the run, then its Job with its pod. The Job goes last: it is what is seen.
     RemoveRun { run: u64, job: JobId },
+    /// Remove both Secrets of a run that was given up before its Job was seen. Should that be missed, they go when the
+    /// next run starts, or with the object.
+    RemoveSecrets { run: u64 },
     /// Delete the ImageCache after a live read.
     DeleteObject(DeleteObject),
 }
@@ -190,7 +193,7 @@ impl<'a> Course<'a> {
     fn walk(&mut self) -> Walked {
         self.ledger.recover(self.facts.jobs.iter().map(|job| job.run).max().unwrap_or_default());
         if self.facts.mirror.as_ref().is_some_and(|mirror| self.ledger.is_lost(mirror)) {
-            self.ledger.root = None;
+            self.ledger.lose(self.now);
         }
         let judged = self.judged;
         let request = match &judged.request {
@@ -214,17 +217,7 @@ impl<'a> Course<'a> {
         let live = at_work.is_some().then_some(self.ledger.run);
         self.remove_jobs(live);
         if let Some(stage) = at_work {
-            // Tokens may live shorter than a pull: the worker reads its credentials again when it is denied.
-            let due = self.facts.secrets_read.map_or(self.now, |read| after(read, RENEWAL));
-            let login_due = self.facts.login_due(&request.logins, self.ledger.run, self.now);
-            self.asked_for_secrets = due <= self.now || login_due.is_some_and(|due| due <= self.now);
-            if !request.secrets.is_empty() {
-                self.at(due.max(after(self.now, PROGRESS)));
-            }
-            if let Some(due) = login_due {
-                self.at(due.max(after(self.now, PROGRESS)));
-            }
-            self.renew_credentials(request, login_due.is_some_and(|due| due <= self.now));
+            self.keep_credentials(request);
             self.ledger.secrets_missing = None;
             return Walked::At(stage);
         }
@@ -274,14 +267,6 @@ impl<'a> Course<'a> {
                 self.outcome = outcome;
                 None
             }
-        }
-    }
-
-    /// A run whose login could not be had ends like one whose Job failed: it is retried by the same rules.
-    fn collect_login(&mut self, request: &CacheRequest) {
-        let login = self.facts.login_of(self.ledger.run);
-        if let Some(failure) = login.and_then(|login| login.failure.as_ref()) {
-            self.ledger.fail(failure, &failure.message, request, self.now);
         }
     }
 
@@ -360,7 +345,7 @@ impl<'a> Course<'a> {
             let by_secrets = matches!(retry::class(&failure), Class::Auth | Class::NotFound);
             self.asked_for_secrets = by_secrets || due <= self.now;
             let renewed = by_secrets
-                && matches!(Secrets::of(request, self.facts), Secrets::Found(versions) if versions != self.ledger.secrets);
+                && matches!(self.secrets(request), Secrets::Found(versions) if versions != self.ledger.secrets);
             if due > self.now && !renewed {
                 // By then the queue may have room.
                 self.at(if early > self.now { early } else { due });
@@ -372,9 +357,15 @@ impl<'a> Course<'a> {
         } else if idle && self.ledger.root.is_some() {
             self.ledger.secrets_missing = None;
             return Stage::Ready;
+        } else if idle && let Some(loss) = &self.ledger.lost {
+            let due = retry::due_after_loss(loss, self.judged.object.uid.as_str(), self.settings);
+            if due > self.now {
+                self.at(due);
+                return Stage::Waiting;
+            }
         }
         self.asked_for_secrets = true;
-        let versions = match Secrets::of(request, self.facts) {
+        let versions = match self.secrets(request) {
             Secrets::Found(versions) => versions,
             Secrets::Unread => {
                 self.within(Duration::from_secs(5));
@@ -435,7 +426,7 @@ impl<'a> Course<'a> {
             cache: object.uid.clone(),
             name: object.name.clone(),
             run: u64::try_from(self.ledger.run).unwrap_or_default(),
-            inputs: PullRequest::inputs_hash(&request.images, &platforms, &request.access, request.reuse),
+            inputs: String::new(),
             images: request.images.clone(),
             platforms,
             size_limit: Some(request.size_limit),
@@ -446,9 +437,11 @@ impl<'a> Course<'a> {
             recheck: self.ledger.root.is_none() && self.ledger.answered,
             serve_private: request.serve == Serve::Cluster,
             attestations: false,
+            referrers: request.referrers,
             dialect: request.dialect,
             acr_domains: request.logins.domains(),
         }
+        .with_inputs()
     }
 
     /// What the object says, else what the operator says, else what the nodes are.
@@ -460,21 +453,8 @@ impl<'a> Course<'a> {
         })
     }
 
-    fn renew_credentials(&mut self, request: &CacheRequest, login_due: bool) {
-        let Secrets::Found(versions) = Secrets::of(request, self.facts) else { return };
-        if versions != self.ledger.secrets || login_due {
-            self.ledger.secrets = versions;
-            let hosts: BTreeSet<RegistryHost> = request.images.iter().map(Reference::host).cloned().collect();
-            self.actions.push(Action::RenewCredentials {
-                run: u64::try_from(self.ledger.run).unwrap_or_default(),
-                secrets: request.secrets.clone(),
-                hosts: hosts.difference(&request.anonymous).cloned().collect(),
-                logins: request.logins.clone(),
-            });
-        }
-    }
-
     fn finish(mut self, stage: Stage) -> Plan {
+        self.remove_secrets();
         let failure = self.ledger.failure.clone();
         let stalls_at = failure.as_ref().map(|failure| retry::stalls_at(failure, self.settings));
         if let Some(at) = stalls_at.filter(|at| *at > self.now) {

@@ -79,6 +79,7 @@ pub fn root(store: &Store, cache: &str, run: u64, reference: &str, text: &str) -
             resolved: Timestamp::from_second(1_700_000_000 + i64::try_from(run).unwrap()).unwrap(),
             overridden: false,
             public: None,
+            referrers: None,
             closure,
         }],
     }
