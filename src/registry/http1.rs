@@ -4,6 +4,7 @@
 
 use std::{io, pin::Pin};
 
+use bytes::BufMut as _;
 use futures::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -107,10 +108,9 @@ impl Http1 {
     /// The next bytes of the body into a buffer that is not empty; 0 at its end.
     pub(crate) async fn read(&mut self, into: &mut [u8]) -> Result<usize, Broken> {
         let left = match self.rest {
-            Rest::Bytes(left) => left,
             Rest::UntilClose => u64::MAX,
             Rest::Chunk(0, begun) => self.next_chunk(begun).await?,
-            Rest::Chunk(left, _) => left,
+            Rest::Bytes(left) | Rest::Chunk(left, _) => left,
         };
         let room = usize::try_from(left).map_or(into.len(), |left| left.min(into.len()));
         if room == 0 {
@@ -206,13 +206,10 @@ impl Http1 {
     async fn more(&mut self) -> Result<(), Broken> {
         self.ahead.drain(..self.at);
         self.at = 0;
-        let mut piece = [0; LINE];
-        match self.stream.read(&mut piece).await? {
+        self.ahead.reserve(LINE);
+        match self.stream.read_buf(&mut (&mut self.ahead).limit(LINE)).await? {
             0 => Err(Broken::Cut),
-            read => {
-                self.ahead.extend_from_slice(&piece[..read]);
-                Ok(())
-            }
+            _ => Ok(()),
         }
     }
 }

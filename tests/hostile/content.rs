@@ -75,7 +75,7 @@ pub fn manifest() -> Value {
     })
 }
 
-pub fn index(children: Vec<Value>) -> Value {
+pub fn index(children: &[Value]) -> Value {
     json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": children})
 }
 

@@ -37,7 +37,7 @@ use row::Row;
 use server::{BASIC, BEARER, Opening, Server};
 
 /// Far beyond all limits of a row.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Short enough for tests, long enough for a busy machine.
 fn limits(slow: bool) -> Limits {
@@ -214,10 +214,10 @@ async fn check(row: Row) -> Vec<String> {
     let mut wrong = Vec::new();
     if !row.worker_only {
         let world = World::start(row.clone()).await;
-        wrong.extend(world.ends("client", world.read()).await);
+        wrong.extend(Box::pin(world.ends("client", world.read())).await);
     }
     let world = World::start(row).await;
-    wrong.extend(world.ends("worker", world.pull()).await);
+    wrong.extend(Box::pin(world.ends("worker", world.pull())).await);
     wrong
 }
 

@@ -103,7 +103,7 @@ pub fn says(status: &str, headers: &[&str], body: impl Into<Bytes>) -> Vec<Step>
 
 /// The same without any length.
 pub fn raw(status: &str, headers: &[&str], body: impl Into<Bytes>) -> Vec<Step> {
-    let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+    let lines = headers.iter().flat_map(|line| [*line, "\r\n"]).collect::<String>();
     vec![Step::Head(format!("HTTP/1.1 {status}\r\n{lines}\r\n")), Step::Send(body.into())]
 }
 

@@ -16,7 +16,10 @@ use imagecache::{
     },
 };
 
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// A name, and what must hold for any bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
+pub const TARGETS: &[Target] = &[
     ("reference", reference),
     ("digest", digest),
     ("challenge", challenge),

@@ -30,7 +30,7 @@ fn nested(mut row: Row, levels: usize) -> Row {
     let mut inner = (MANIFEST, manifest().to_string());
     for _ in 0..levels {
         row.content.put(inner.0, inner.1.clone());
-        inner = (INDEX, index(vec![descriptor(inner.0, inner.1.as_bytes())]).to_string());
+        inner = (INDEX, index(&[descriptor(inner.0, inner.1.as_bytes())]).to_string());
     }
     row.document(INDEX, inner.1)
 }
@@ -105,7 +105,7 @@ fn kinds() -> Vec<Row> {
         tagged(
             fails("an index that carries layers (CVE-2021-41190)", BadContent, "carries config or layers"),
             INDEX,
-            &with(index(vec![]), "layers", json!([])),
+            &with(index(&[]), "layers", json!([])),
         ),
         tagged(fails("a Docker schema 1 manifest", Unsupported, "schema 1"), MANIFEST, &schema1),
         tagged(
@@ -183,28 +183,28 @@ fn indexes() -> Vec<Row> {
     let own = descriptor(INDEX, b"the index itself, if that were possible");
     let mixed = with(child.clone(), "mediaType", json!(INDEX));
     vec![
-        tagged(fails("an index of 257 entries", Unsupported, "more than 256 entries"), INDEX, &index(many)),
+        tagged(fails("an index of 257 entries", Unsupported, "more than 256 entries"), INDEX, &index(&many)),
         nested(fine("an index within an index"), 2),
         nested(fails("indexes within indexes within indexes", Unsupported, "nested deeper"), 3).worker(),
-        tagged(fails("an index that claims to hold itself", BadContent, "digest"), INDEX, &index(vec![own]))
+        tagged(fails("an index that claims to hold itself", BadContent, "digest"), INDEX, &index(&[own]))
             .times(1, GET, says("200 OK", &["Content-Type: application/vnd.oci.image.index.v1+json"], "{}"))
             .worker(),
         tagged(
             fails("a child with another size than the index says", BadContent, "were promised"),
             INDEX,
-            &index(vec![with(child.clone(), "size", json!(5))]),
+            &index(&[with(child.clone(), "size", json!(5))]),
         )
         .worker(),
         tagged(
             fine("a child of another kind than the index says: the document decides"),
             INDEX,
-            &index(vec![mixed]),
+            &index(&[mixed]),
         )
         .worker(),
         tagged(
             fails("an index without the wanted platform", NotFound, "no content for the platform"),
             INDEX,
-            &index(vec![with(child, "platform", json!({"os": "../..", "architecture": "\u{0}"}))]),
+            &index(&[with(child, "platform", json!({"os": "../..", "architecture": "\u{0}"}))]),
         )
         .worker(),
     ]
