@@ -20,6 +20,7 @@ use imagecache::{
         class::Class,
         digest::{Algorithm, Digest},
     },
+    ops::clock,
     store::{Store, StoreError},
 };
 use jiff::Timestamp;
@@ -30,6 +31,11 @@ fn files_in(path: impl AsRef<Path>) -> Vec<String> {
         fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
+}
+
+/// An hour from now: whatever is there is older.
+fn later() -> SystemTime {
+    SystemTime::from(clock::now()) + Duration::from_hours(1)
 }
 
 #[test]
@@ -279,7 +285,7 @@ fn a_lock_whose_file_is_removed_all_the_time_still_has_one_holder() {
             .collect();
         scope.spawn(|| {
             while !over.load(SeqCst) {
-                store.remove_locks(SystemTime::now() + Duration::from_hours(1)).unwrap();
+                store.remove_locks(later()).unwrap();
                 removals.fetch_add(usize::from(!file.exists()), SeqCst);
             }
         });
@@ -288,7 +294,7 @@ fn a_lock_whose_file_is_removed_all_the_time_still_has_one_holder() {
         assert!(ended.iter().all(Result::is_ok));
     });
     assert!(removals.load(SeqCst) > 0);
-    store.remove_locks(SystemTime::now() + Duration::from_hours(1)).unwrap();
+    store.remove_locks(later()).unwrap();
     assert_eq!(files_in(store.path().join("ingest")), Vec::<String>::new());
 }
 

@@ -50,7 +50,8 @@ pub fn rows() -> Vec<Row> {
         fails("a token service that is a file", Auth, "has no host")
             .challenge(r#"Bearer realm="file:///etc/passwd""#),
         fails("a token service without an address", Auth, "no URL").challenge(r#"Bearer realm="not a url""#),
-        fails("a token service with a name of 70 KB", Auth, "").on("/v2/", denied(&long)),
+        fails("a token service with a name of 70 KB", BadContent, "longer headers than is accepted")
+            .on("/v2/", denied(&long)),
         bearer(fails("a token service that redirects", BadContent, "token service 127.0.0.1"))
             .on(TOKEN, redirect("{other}/token")),
         bearer(fails("a token without end", BadContent, "longer than 65536 bytes"))
