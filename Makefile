@@ -35,11 +35,40 @@ test-demo: root packages cluster image ## The demo, twice.
 test-cargo test-api test-cluster test-node test-demo:
 	CARGO_FLAGS="$(CARGO_FLAGS)" tests/run.sh $(@:test-%=%)
 
+# Long runs of what test-cargo does in seconds. 600 seconds for each of the two storms, unless SECONDS_EACH says otherwise.
+KILLS ?= 100
+SECONDS_EACH ?= 600
+LONG_TEST = cargo test $(CARGO_FLAGS) --test
+
+.PHONY: test-kills
+test-kills: ## A pull killed at KILLS=100 random points, resumed and verified; and killed at each of its changes.
+	IMAGECACHE_KILLS=$(KILLS) $(LONG_TEST) resume -- --nocapture
+	$(LONG_TEST) kills -- --nocapture may_die
+
+.PHONY: test-faults
+test-faults: root ## Disks that are full or fail, at every change of a pull, and on real file systems.
+	IMAGECACHE_FAULTS=all unshare --mount --propagation private $(LONG_TEST) faults -- --nocapture --include-ignored
+
+.PHONY: test-soak
+test-soak: ## Pulls, gc, rm, a mirror and a reader with random kills, 10 minutes, then the same without locks.
+	IMAGECACHE_STORM_SECONDS=$(SECONDS_EACH) $(LONG_TEST) kills -- --nocapture --test-threads=1 pulls_gc_rm the_same_where
+
+.PHONY: test-together
+test-together: ## Several pulls at once on one store: bytes from upstream against unique ones.
+	$(LONG_TEST) together -- --nocapture
+
+# How long each target of make fuzz runs.
+SECONDS = 60
+
+.PHONY: fuzz
+fuzz: ## Every fuzz target for SECONDS=60 with the corpus in fuzz/corpus; cargo test replays that corpus.
+	tests/fuzz.sh $(SECONDS)
+
 .PHONY: lint
 lint: ## Formatting, clippy, documentation and shell scripts.
 	cargo fmt --check
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
-	@if command -v shellcheck >/dev/null; then shellcheck tests/*.sh tests/*/*.sh; fi
+	@if command -v shellcheck >/dev/null; then shellcheck tests/*.sh tests/*/*.sh bench/*.sh; fi
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps --quiet
 
 .PHONY: build
@@ -66,23 +95,31 @@ cluster: ## Build the test cluster's programs, once, into the cache folder.
 packages: ## Install the Debian packages that tests and demo need (as root), or name them.
 	tests/cluster/packages.sh
 
-FAR = target/$(HOST)/release/examples/far
-RELEASE = target/$(HOST)/release/imagecache
-# What make bench-pull is told besides, for example BENCH="--corpus small --rounds 2".
+RELEASE = target/$(HOST)/release
+# What the benches are told besides, for example BENCH="--corpus small --rounds 2" or BENCH=--publish.
 BENCH ?=
+RUN = bench/run.py $(@:bench-%=%) --ours $(RELEASE)/imagecache --parts $(RELEASE)/examples/parts --far-proxy $(RELEASE)/examples/far $(BENCH)
 
-.PHONY: bench-build
+.PHONY: bench bench-build bench-pull bench-far bench-overlap bench-noop bench-rss bench-verify
+bench: bench-pull bench-far bench-overlap bench-noop bench-rss bench-verify ## Everything measured; BENCH=--publish writes docs/performance.md.
+
 bench-build:
-	cargo build $(CARGO_FLAGS) --release --bin imagecache --example far
+	cargo build $(CARGO_FLAGS) --release --bin imagecache --example far --example parts
 
-.PHONY: bench-pull
-bench-pull: bench-build ## Ours against skopeo, a near registry over HTTP and TLS: target/bench/pull.json.
-	bench/run.py pull --ours $(RELEASE) $(BENCH)
+bench-pull: bench-build ## A near registry over HTTP and TLS, next to skopeo, crane, regctl, containerd: target/bench/pull.json.
+	$(RUN)
 
-.PHONY: bench-far
 bench-far: bench-build ## The same, 40 ms away with 40 MB/s per connection: target/bench/far.json.
-	bench/run.py far --ours $(RELEASE) --far-proxy $(FAR) $(BENCH)
+	$(RUN)
 
-.PHONY: bench-noop
-bench-noop: bench-build ## A pull that has nothing to do: target/bench/noop.json.
-	bench/run.py noop --ours $(RELEASE) $(BENCH)
+bench-overlap: bench-build ## Four processes that pull overlapping images into one store: target/bench/overlap.json.
+	$(RUN)
+
+bench-noop: bench-build ## Pulls that have nothing to do, and their requests: target/bench/noop.json.
+	$(RUN)
+
+bench-rss: bench-build ## Peak memory of one layer of 10 GiB: target/bench/rss.json.
+	$(RUN)
+
+bench-verify: bench-build ## Every stored byte hashed again, from memory and from disk: target/bench/verify.json.
+	$(RUN)

@@ -3,7 +3,7 @@
 Every byte is a function of the shape, so digests are the same everywhere: a layer is a gzip member of stored
 blocks around a tar with one file of random bytes. Layers are shared inside families of images.
 """
-import hashlib, json, os, random, struct, zlib
+import hashlib, json, os, random, shutil, struct, zlib
 
 MIB = 1 << 20
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -11,9 +11,10 @@ CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 # images, layers of one image that its family shares, own layers, largest ordinary layer in MiB, (count, MiB) of huge ones
 SHAPES = {
-    "full": dict(images=20, families=5, shared=5, own=3, largest=60, huge=(3, 256)),
+    "full": dict(images=20, families=5, shared=5, own=3, largest=64, huge=(4, 256)),
+    "medium": dict(images=8, families=2, shared=4, own=3, largest=50, huge=(1, 256)),
     "small": dict(images=20, families=5, shared=3, own=2, largest=10, huge=(1, 64)),
-    "far": dict(images=8, families=2, shared=4, own=3, largest=50, huge=(1, 256)),
+    "tiny": dict(images=4, families=2, shared=2, own=1, largest=2, huge=(1, 4)),
 }
 STORED = 0xFFFF
 
@@ -56,10 +57,11 @@ def write_layer(folder, name, size):
         for piece in pieces(name, size):
             plain.update(piece)
             crc, length = zlib.crc32(piece, crc), length + len(piece)
-            rest += piece
-            while len(rest) > STORED:
-                block(rest[:STORED], 0)
-                rest = rest[STORED:]
+            waiting, at = memoryview(rest + piece), 0
+            while len(waiting) - at > STORED:
+                block(waiting[at:at + STORED], 0)
+                at += STORED
+            rest = bytes(waiting[at:])
         block(rest, 1)
         put(struct.pack("<II", crc, length & 0xFFFFFFFF))
         bytes_written = out.tell()
@@ -93,13 +95,14 @@ def link(folder, repository, path, digest):
 def make(folder, shape):
     """Makes the corpus if it is not there; returns its list of images and its sums."""
     done = os.path.join(folder, "corpus.json")
-    wanted = dict(SHAPES[shape], version=1)
+    wanted = dict(SHAPES[shape], version=2)
     if os.path.exists(done):
         with open(done) as file:
             known = json.load(file)
         if known["shape"] == json.loads(json.dumps(wanted)):
             return known
-    os.makedirs(folder, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # of another shape, or half made
+    os.makedirs(folder)
     dice = random.Random("corpus")
     names = []
     for image in range(wanted["images"]):
@@ -134,3 +137,9 @@ def make(folder, shape):
         json.dump(known, file)
     os.rename(done + ".tmp", done)
     return known
+
+
+def blobs(known):
+    """Digest to (repository, size), each blob once; manifests are not served as blobs and are left out."""
+    tops = {image["digest"] for image in known["images"]}
+    return {d: (image["repository"], s) for image in known["images"] for d, s in image["blobs"].items() if d not in tops}

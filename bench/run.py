@@ -1,259 +1,271 @@
 #!/usr/bin/env python3
-"""Compares pulls side by side: ours and skopeo (alone, and four at a time), round by round.
+"""Compares imagecache with the tools people use today, side by side, round by round.
 
-    bench/run.py pull [--corpus full|small] [--rounds N]    a near registry, plain HTTP and TLS
-    bench/run.py far  [--rounds N]                          40 ms away, 40 MB/s per connection
-    bench/run.py noop [--rounds N]                          nothing to do: the same pull again
+    pull      a near registry over HTTP and TLS; again in memory if the disk is slow
+    far       40 ms away, 40 MB/s per connection, 16 connections
+    overlap   four processes that pull overlapping images into one store at once, near and far
+    noop      nothing to do: requests and time of a pull of what is there already
+    rss       peak memory of one 10 GiB layer, with 8 and with 32 connections
+    verify    every stored byte hashed again, from memory and from the disk
 
-Every run starts from an empty folder. The first round is thrown away, rows are medians. Ours is verified and
-synced when it ends; for the others the time of a `sync` afterwards is shown beside. Leaves target/bench/NAME.json.
+Contestants take turns inside a round, the first round is thrown away, rows are medians. Every run starts from an
+empty folder. Ours is verified and durable when it ends; for all, the time of a `sync` afterwards is shown beside.
+What each wrote is hashed again. Leaves target/bench/NAME.json, and with --publish the tables and charts of
+docs/performance.md."""
+import argparse, os, shutil, signal, subprocess, sys
+
+sys.dont_write_bytecode = True  # nothing is left beside the sources
+import cases, corpus, goals, measure, peers, report, servers, special
+
+TARGET = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "target")
+NEAR = {"skopeo", "skopeo x4", "crane", "regctl", "oras", "ctr fetch", "ctr pull", "ctr chunks"}
+IN_MEMORY = {"ours", "skopeo", "skopeo x4", "crane"}  # the ones that goals are about
+BLOB_CACHE = "/var/lib/containers/cache/blob-info-cache-v1.boltdb"  # root's skopeo keeps notes there
+EXAMPLES = """examples:
+    bench/run.py pull --ours target/x86_64-unknown-linux-gnu/release/imagecache --parts target/x86_64-unknown-linux-gnu/release/examples/parts
+    bench/run.py pull --ours NEW --against before=OLD --no-peers --only tls     steer by two builds of ours
+    bench/run.py pull --ours NEW --skopeo 1.22=/opt/skopeo/bin/skopeo           a skopeo that was had elsewhere
+    bench/run.py far  --ours NEW --far-proxy FAR --corpus medium --rounds 2     less, sooner
+    bench/run.py rss  --ours NEW --layer-mib 256                                a smaller layer
+    make bench-pull BENCH="--corpus small --rounds 2"                           the same, and builds what it needs
 """
-import argparse, hashlib, json, os, shutil, socket, statistics, subprocess, sys, tempfile, threading, time
-from concurrent.futures import ThreadPoolExecutor
-
-import corpus
-
-HERE = os.path.dirname(os.path.abspath(__file__))
-TARGET = os.path.join(os.path.dirname(HERE), "target")
-TICK = os.sysconf("SC_CLK_TCK")
-FAR = {"delay_ms": 20, "rate_mb": 40}  # one way; a round trip is 40 ms
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("which", choices=list(CASES))
+    parser.add_argument("--ours", required=True, metavar="BINARY")
+    parser.add_argument("--against", action="append", default=[], metavar="NAME=BINARY", help="another build of ours, side by side")
+    parser.add_argument("--skopeo", action="append", default=[], metavar="NAME=PATH", help="a newer skopeo, had elsewhere; the one on PATH takes part anyway")
+    parser.add_argument("--no-peers", action="store_true", help="ours alone, to steer by")
+    parser.add_argument("--only", metavar="CASE", help="one case of several, such as http, tls, near, far")
+    parser.add_argument("--rounds", type=int, default=4, help="the first is thrown away if there are more (default 4)")
+    parser.add_argument("--corpus", choices=list(corpus.SHAPES), help="default full; noop: small, for sizes do not matter there")
+    parser.add_argument("--connections", type=int, help="of ours, and of the peers that can be told (default 8; far 16)")
+    parser.add_argument("--far-proxy", metavar="PROGRAM", help="bench/far.rs, built")
+    parser.add_argument("--parts", metavar="PROGRAM", help="bench/parts.rs, built: without it the CPU limit is not judged")
+    parser.add_argument("--layer-mib", type=int, default=10240, help="size of the layer of rss (default 10240)")
+    parser.add_argument("--work", default=f"{TARGET}/bench", help="where the corpus is kept and the pulls go (default target/bench)")
+    parser.add_argument("--memory", default="/dev/shm", help="a tmpfs, for near pulls where the disk is slow; empty for never (default /dev/shm)")
+    parser.add_argument("--publish", action="store_true", help="write the tables and the chart of docs/performance.md")
+    args = parser.parse_args()
+    args.corpus = args.corpus or ("small" if args.which == "noop" else "full")
+    args.work = os.path.abspath(args.work)
+    args.against = [word.partition("=")[::2] for word in args.against]
+    args.skopeo = [word.partition("=")[::2] for word in args.skopeo]
+    return args
 
 
-def wait_port(port, process):
-    for _ in range(200):
-        if process.poll() is not None:
-            sys.exit(f"{process.args[0]} ended with {process.returncode}")
-        with socket.socket() as s:
-            if s.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    sys.exit(f"{process.args[0]} does not listen")
+def everybody(args, kinds):
+    mine = [peers.ours(args.ours)] + [peers.ours(binary, f"ours {name}") for name, binary in args.against]
+    return mine + (peers.peers(args.skopeo, kinds) if kinds and not args.no_peers else [])
 
 
-def registry(work, data, tls):
-    port = free_port()
-    http = {"addr": f"127.0.0.1:{port}"}
-    if tls:
-        cert, key = f"{work}/tls.crt", f"{work}/tls.key"
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-subj", "/CN=localhost",
-                        "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert], check=True, capture_output=True)
-        http["tls"] = {"certificate": cert, "key": key}
-    config = {"version": "0.1", "log": {"level": "error", "accesslog": {"disabled": True}}, "storage": {"filesystem": {"rootdirectory": data, "maxthreads": 100}}, "http": http}
-    path = f"{work}/registry-{port}.json"  # JSON is YAML
-    with open(path, "w") as file:
-        json.dump(config, file)
-    process = subprocess.Popen(["docker-registry", "serve", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_port(port, process)
-    return process, port
+def served(args, shape, **options):
+    data = f"{args.work}/corpus-{shape}"
+    return servers.registry(args.work, data, **options)
 
 
-def cpu_of(pid):
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+def wanted(args, names):
+    if args.only and args.only not in names:
+        sys.exit(f"--only {args.only}: there are {', '.join(names)}")
+    return [name for name in names if args.only in (None, name)]
 
 
-def lo_bytes():
-    with open("/proc/net/dev") as file:
-        return next(int(line.split(":")[1].split()[0]) for line in file if line.strip().startswith("lo:"))
-
-
-def measured(argv, log):
-    """Runs one command: user and system seconds, peak resident MiB, exit status."""
-    process, peak, over = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL), [0], threading.Event()
-
-    def watch():
-        while not over.wait(0.02):
-            try:
-                with open(f"/proc/{process.pid}/status") as file:
-                    peak[0] = max([peak[0]] + [int(line.split()[1]) for line in file if line.startswith("VmHWM")])
-            except OSError:
-                return
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    over.set()
-    watcher.join()
-    return usage.ru_utime + usage.ru_stime, peak[0] / 1024, process.returncode
-
-
-def commands(name, known, port, tls, out, ours, connections):
-    host = f"127.0.0.1:{port}"
-    references = [f"{host}/{image['repository']}:{image['tag']}" for image in known["images"]]
-    if name.startswith("ours"):
-        images = [word for reference in references for word in ("--image", reference)]
-        more = ["--connections", str(connections)] if connections else []
-        return [[ours, "pull", *images, "--volume", f"{out}/store", "--platform", "linux/amd64", "--insecure" if tls else "--plain-http", host, *more]], 1
-    copy = ["skopeo", "--insecure-policy", "--override-os", "linux", "--override-arch", "amd64", "copy", "-q", "--src-tls-verify=false"]
-    if name == "skopeo x4":
-        return [[*copy, "--dest-shared-blob-dir", f"{out}/blobs", f"docker://{reference}", f"oci:{out}/{n}:v1"] for n, reference in enumerate(references)], 4
-    return [[*copy, f"docker://{reference}", f"oci:{out}/layout:{n}"] for n, reference in enumerate(references)], 1
-
-
-def verify(known, folder):
-    """Every blob of ours is what its name says."""
-    for digest in {d for image in known["images"] for d in image["blobs"]}:
-        with open(f"{folder}/blobs/{digest.replace(':', '/')}", "rb") as file:
-            if "sha256:" + hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                sys.exit(f"{digest}: wrong bytes")
-
-
-def disk_rate(work):
-    """Raw writes past the page cache, in MB/s."""
-    path = f"{work}/disk"
-    done = subprocess.run(["dd", "if=/dev/zero", f"of={path}", "bs=4M", "count=256", "oflag=direct", "conv=fsync"], capture_output=True, text=True)
-    begun = time.monotonic()
-    done = subprocess.run(["dd", "if=/dev/zero", f"of={path}", "bs=4M", "count=256", "oflag=direct", "conv=fsync,notrunc"], capture_output=True, text=True)
-    rate = (256 << 22) / 1e6 / (time.monotonic() - begun) if done.returncode == 0 else 0
-    os.unlink(path)
-    return round(rate)
-
-
-class Case:
-    """One registry and the contestants against it."""
-
-    def __init__(self, name, known, port, tls, server, args, work):
-        self.__dict__.update(locals())
-        self.runs = {}
-
-    def round(self, contestants, noop=False):
-        for name in contestants:
-            out = f"{self.work}/out"
-            shutil.rmtree(out, ignore_errors=True)
-            os.makedirs(out)
-            subprocess.run(["sync"])
-            lines, at_once = commands(name, self.known, self.port, self.tls, out, self.args.ours, self.args.connections)
-            with open(f"{self.work}/log", "ab") as log:
-                if noop:
-                    measured(lines[0], log)
-                before, registry_before, begun = lo_bytes(), cpu_of(self.server.pid), time.monotonic()
-                with ThreadPoolExecutor(at_once) as pool:
-                    results = list(pool.map(lambda line: measured(line, log), lines))
-            wall = time.monotonic() - begun
-            received, registry_cpu = lo_bytes() - before, cpu_of(self.server.pid) - registry_before
-            begun = time.monotonic()
-            subprocess.run(["sync"])
-            sync = time.monotonic() - begun
-            if any(status for _, _, status in results):
-                sys.exit(f"{name} failed, see {self.work}/log")
-            if name.startswith("ours"):
-                verify(self.known, f"{out}/store")
-            row = dict(wall=wall, sync=sync, cpu=sum(r[0] for r in results), rss=max(r[1] for r in results), lo=received, registry_cpu=registry_cpu)
-            self.runs.setdefault(name, []).append(row)
-            print(f"  {self.name:5} {name:10} {wall:6.2f} s", file=sys.stderr, flush=True)
-
-    def rows(self):
-        for name, runs in self.runs.items():
-            kept = runs[1:] or runs
-            row = {key: statistics.median(run[key] for run in kept) for key in kept[0]}
-            yield dict(case=self.name, contestant=name, unique=self.known["unique"], rounds=len(kept), walls=[round(r["wall"], 3) for r in kept], **row)
-
-
-def show(rows):
-    print(f"{'case':6}{'contestant':12}{'wall s':>8}{'MB/s':>7}{'+sync':>7}{'cpu s':>7}{'s/GB':>6}{'reg s':>7}{'RSS MiB':>9}{'bytes/unique':>14}")
-    for r in rows:
-        print(f"{r['case']:6}{r['contestant']:12}{r['wall']:8.2f}{r['unique'] / 1e6 / r['wall']:7.0f}{r['sync']:7.2f}{r['cpu']:7.2f}{r['cpu'] / r['unique'] * 1e9:6.2f}"
-              f"{r['registry_cpu']:7.2f}{r['rss']:9.0f}{r['lo'] / r['unique']:14.3f}")
-
-
-def goals(which, rows):
-    by = {(r["case"], r["contestant"]): r for r in rows}
-    found = []
-
-    def goal(name, wanted, value, below=False):
-        found.append(dict(name=name, goal=wanted, measured=round(value, 3), met=value <= wanted if below else value >= wanted))
-    for (case, name), ours in by.items():
-        if not name.startswith("ours"):
-            continue
-        alone, four = by.get((case, "skopeo")), by.get((case, "skopeo x4"))
-        factor = {"http": (2.5, 1.6), "tls": (2.8, 1.7), "far": (6, None)}.get(case)
-        if alone and factor:
-            goal(f"{case}: times faster than skopeo", factor[0], alone["wall"] / ours["wall"])
-        if four and factor and factor[1]:
-            goal(f"{case}: times faster than four skopeos with their sync", factor[1], (four["wall"] + four["sync"]) / ours["wall"])
-        if case in ("http", "tls"):
-            goal(f"{case}: CPU seconds per GB", 1.1 if case == "http" else 1.25, ours["cpu"] / ours["unique"] * 1e9, below=True)
-            goal(f"{case}: peak RSS, MiB", 64, ours["rss"], below=True)
-            goal(f"{case}: bytes on the wire over unique bytes", 1.01, ours["lo"] / ours["unique"], below=True)
-        if case == "far":
-            goal("far: share of connections x rate", 0.6, ours["unique"] / 1e6 / ours["wall"] / (ours["connections"] * FAR["rate_mb"]))
-        if case == "noop":
-            goal("noop: seconds", 0.10, ours["wall"], below=True)
-    return found
-
-
-def version(argv):
+def near(args, known, work, names, contestants, suffix=""):
+    """Rounds of near pulls; returns the rows and the CPU limits, both by case."""
+    started, all_of = [], []
     try:
-        return subprocess.run(argv, capture_output=True, text=True).stdout.strip().splitlines()[0]
-    except (OSError, IndexError):
-        return "absent"
+        for name in names:
+            started.append(served(args, args.corpus, tls=name == "tls"))
+            all_of.append(cases.Case(name + suffix, known, started[-1], work, args.connections or 8))
+            all_of[-1].log = f"{args.work}/log"
+        for _ in range(args.rounds):
+            for case in all_of:
+                if args.parts:
+                    case.parts.append(cases.parts(args.parts, case))
+                # Over TLS the newest, and containerd's best setting, are enough: all of it should end in 20 minutes.
+                case.round([c for c in contestants if not case.server.tls or not (c.older or c.family in ("ctr fetch", "ctr pull"))])
+    finally:
+        for server in started:
+            server.stop()
+        cases.clean(work)
+    return [row for case in all_of for row in case.rows()], {case.name: cases.cpu_limit(case.parts, known["unique"]) for case in all_of if case.parts}
+
+
+def pull(args, known):
+    contestants = everybody(args, NEAR)
+    out = report.new("pull", "Near registry", args.work, limits={})
+    disk = [measure.disk_rate(args.work, mib=probe(known))]
+    names = wanted(args, ["http", "tls"])
+    out["rows"], out["limits"] = near(args, known, args.work, names, contestants)
+    disk.append(measure.disk_rate(args.work, mib=probe(known)))
+    slow = min((rate for rate in disk if rate), default=0)
+    why = f"the raw disk does {slow} MB/s, less than {goals.GOOD_DISK}" if slow < goals.GOOD_DISK else None
+    if why and args.memory and room(args.memory, known):
+        inside = f"{args.memory}/imagecache-bench-{os.getpid()}"
+        os.makedirs(inside)
+        try:
+            rows, limits = near(args, known, inside, names, [c for c in contestants if c.family in IN_MEMORY and not c.older], " memory")
+        finally:
+            subprocess.run(["rm", "-rf", inside])
+        out["rows"] += rows
+        out["limits"].update(limits)
+    out.update(disk_mb_per_s=disk, goals=goals.near(out["rows"], out["limits"], why))
+    return out, contestants
+
+
+def probe(known):
+    """MiB that tell the disk's rate: a small corpus is for trying things out."""
+    return 1024 if known["unique"] > 1e9 else 64
+
+
+def room(memory, known):
+    """A tmpfs that holds the pulls while the registry's files stay in memory too."""
+    if not os.path.isdir(memory) or measure.file_system(memory) != "tmpfs":
+        return False
+    with open("/proc/meminfo") as file:
+        available = next(int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable"))
+    status = os.statvfs(memory)
+    return min(status.f_bavail * status.f_frsize, available - known["unique"] - (1 << 30)) > 1.2 * known["unique"]
+
+
+def far_server(args):
+    if not args.far_proxy:
+        sys.exit("this case needs --far-proxy, the program of bench/far.rs: make bench-far builds it")
+    return servers.far(served(args, args.corpus), args.far_proxy)
+
+
+def far(args, known):
+    contestants = [c for c in everybody(args, NEAR - {"ctr fetch", "ctr pull", "oras"}) if not c.older]
+    out = report.new("far", "Far registry, 40 ms and 40 MB/s per connection", args.work, far=servers.FAR)
+    server = far_server(args)
+    try:
+        case = cases.Case("far", known, server, args.work, args.connections or 16)
+        for _ in range(args.rounds):
+            case.round(contestants)
+    finally:
+        server.stop()
+        cases.clean(args.work)
+    out["rows"] = list(case.rows())
+    out["goals"] = goals.far(out["rows"], servers.FAR["mb_per_second"])
+    return out, contestants
+
+
+def overlap(args, known):
+    everyone = [c for c in everybody(args, {"skopeo x4"}) if not c.older]
+    contestants = [cases.overlap_ours(c.binary, known, c.name) if c.family == "ours" else cases.overlap_skopeo(c, known) for c in everyone]
+    out = report.new("overlap", "Four processes, overlapping images, one store", args.work)
+    for name in wanted(args, ["near", "far"]):
+        server = far_server(args) if name == "far" else served(args, args.corpus)
+        try:
+            case = cases.Case(f"overlap {name}", known, server, args.work, args.connections or 8)
+            for _ in range(args.rounds):
+                case.round(contestants)
+        finally:
+            server.stop()
+            cases.clean(args.work)
+        out["rows"] += case.rows()
+    out["goals"] = goals.overlap(out["rows"])
+    return out, everyone
+
+
+def noop(args, known):
+    contestants = everybody(args, NEAR - {"ctr fetch", "ctr pull", "ctr chunks"})
+    out = report.new("noop", "Nothing to do: 20 images that are there already", args.work)
+    server = served(args, args.corpus, log=True)
+    try:
+        case = cases.Case("noop", known, server, args.work, args.connections or 8)
+        out["rows"] = list(special.noop_rows(case, [found for _ in range(args.rounds) for found in special.noop(case, contestants)]))
+    finally:
+        server.stop()
+        cases.clean(args.work)
+    out["goals"] = goals.noop(out["rows"])
+    return out, contestants
+
+
+def rss(args, _):
+    out = report.new("rss", "One huge layer", args.work)
+    try:
+        out["rows"] = list(special.huge_layer(args.ours, args.work, args.layer_mib, [args.connections] if args.connections else [8, 32], min(args.rounds, 2)))
+    finally:
+        cases.clean(args.work)
+    out["goals"] = [goals.memory(row) if "rss" in row else goals.goal(f"{row['case']}: peak RSS at {row['connections']} connections", 64 if row["connections"] <= 8 else 128, None, True, row["why"]) for row in out["rows"]]
+    return out, [peers.ours(args.ours)]
+
+
+def verify(args, known):
+    if not args.parts:
+        sys.exit("this case needs --parts, the program of bench/parts.rs: make bench-verify builds it")
+    contestants = [c for c in everybody(args, set()) if c.family == "ours"]
+    out = report.new("verify", "Every stored byte hashed again", args.work)
+    disk = [measure.disk_rate(args.work, read=True, mib=probe(known))]
+    server = served(args, args.corpus)
+    try:
+        case = cases.Case("verify", known, server, args.work, args.connections or 8)
+        runs = {}
+        for kind, contestant, row, why in special.verify(contestants, case, args.rounds, args.parts):
+            runs.setdefault((kind, contestant.name), []).append((row, why))
+    finally:
+        server.stop()
+        cases.clean(args.work)
+    disk.append(measure.disk_rate(args.work, read=True, mib=probe(known)))
+    for (kind, name), found in runs.items():
+        kept = found[1:] or found
+        row = dict(case=kind, contestant=name, family="ours", note="", connections=8, unique=known["unique"], rounds=len(kept), walls=[round(r["wall"], 3) for r, _ in kept], **cases.medians([r for r, _ in kept]))
+        why = next((why for _, why in found if why), None)
+        out["rows"].append(dict(row, why=why) if why else row)
+    rate = max((row["sha256_gb_per_core"] for row in out["rows"]), default=0)
+    reading = [value for value in disk if value]
+    out.update(disk_mb_per_s=disk, sha256_gb_per_core=rate, goals=goals.verify(out["rows"], os.cpu_count(), rate, sum(reading) / len(reading) if reading else None))
+    return out, contestants
+
+
+def versions(contestants):
+    found = {}
+    for binary, name in {c.binary: c.name if c.family == "ours" else os.path.basename(c.binary) for c in contestants}.items():
+        found[name] = ", ".join(filter(None, [found.get(name), peers.version(binary)]))
+    return dict(found, **{"docker-registry": peers.version("docker-registry")})
+
+
+CASES = {"pull": pull, "far": far, "overlap": overlap, "noop": noop, "rss": rss, "verify": verify}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", choices=["pull", "far", "noop"])
-    parser.add_argument("--corpus", choices=list(corpus.SHAPES))
-    parser.add_argument("--rounds", type=int, default=4, help="the first is thrown away")
-    parser.add_argument("--ours", required=True, help="the binary")
-    parser.add_argument("--against", action="append", default=[], metavar="NAME=BINARY", help="another build of ours, side by side")
-    parser.add_argument("--far-proxy", help="the program of bench/far.rs")
-    parser.add_argument("--connections", type=int, help="connections of ours; far: 16")
-    parser.add_argument("--only", help="http or tls")
-    parser.add_argument("--no-peers", action="store_true", help="ours alone, to steer by")
-    parser.add_argument("--work", default=f"{TARGET}/bench", help="where the corpus is kept and the pulls go")
-    args = parser.parse_args()
-    shape = args.corpus or ("far" if args.which == "far" else "full")
-    work = os.path.abspath(args.work)
-    os.makedirs(work, exist_ok=True)
-    known = corpus.make(f"{work}/corpus-{shape}", shape)
-    print(f"{len(known['images'])} images, {known['unique'] / 1e6:.0f} MB unique, {known['naive'] / 1e6:.0f} MB if nothing were shared", file=sys.stderr)
-    started, cases = [], []
+    args = arguments()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    needed = ["dd", "docker-registry", "openssl", *filter(None, [args.ours, args.parts, args.far_proxy])]
+    for program in needed:
+        if not shutil.which(program):
+            sys.exit(f"{program} is not there: docker-registry and openssl are Debian packages, ours is built by make bench-build")
+    os.makedirs(args.work, exist_ok=True)
+    if not args.no_peers:
+        peers.built()  # while there is a network
+    alone = measure.own_loopback()
+    open(f"{args.work}/log", "wb").close()
+    noted = os.path.exists(BLOB_CACHE)
     try:
-        for tls in [False, True] if args.which == "pull" else [False]:
-            if args.only and args.only != ("tls" if tls else "http"):
-                continue
-            server, port = registry(work, f"{work}/corpus-{shape}", tls)
-            started.append(server)
-            if args.which == "far":
-                args.connections = args.connections or 16
-                near, port = port, free_port()
-                proxy = subprocess.Popen([args.far_proxy, f"127.0.0.1:{port}", f"127.0.0.1:{near}", str(FAR["delay_ms"]), str(FAR["rate_mb"])])
-                started.append(proxy)
-                wait_port(port, proxy)
-            name = args.which if args.which != "pull" else ("tls" if tls else "http")
-            cases.append(Case(name, known, port, tls, server, args, work))
-        disk = [disk_rate(work)]
-        contestants = ["ours"] + ([] if args.no_peers or args.which == "noop" else ["skopeo", "skopeo x4"])
-        others = dict(word.split("=", 1) for word in args.against)
-        for _ in range(args.rounds):
-            for case in cases:
-                case.round(contestants, args.which == "noop")
-                for name, binary in others.items():
-                    mine, args.ours = args.ours, binary
-                    case.round([f"ours {name}"], args.which == "noop")
-                    args.ours = mine
-        disk.append(disk_rate(work))
+        known = None
+        if args.which != "rss":
+            known = corpus.make(f"{args.work}/corpus-{args.corpus}", args.corpus)
+            print(report.describe(known, args.corpus), file=sys.stderr)
+        out, contestants = CASES[args.which](args, known)
     finally:
-        for process in started:
-            process.terminate()
-            process.wait()
-        shutil.rmtree(f"{work}/out", ignore_errors=True)
-    rows = [dict(row, connections=args.connections or 8) for case in cases for row in case.rows()]
-    report = dict(rows=rows, disk_mb_per_s=disk, goals=goals(args.which, rows), flags=sys.argv[1:], cores=os.cpu_count(),
-                  versions=dict(ours=version([args.ours, "--version"]), skopeo=version(["skopeo", "--version"]), registry=version(["docker-registry", "--version"])))
-    show(rows)
-    print(f"raw disk, before and after: {disk[0]} and {disk[1]} MB/s")
-    for g in report["goals"]:
-        print(f"{'met   ' if g['met'] else 'missed'} {g['name']}: {g['measured']} (goal {g['goal']})")
-    with open(f"{work}/{args.which}.json", "w") as file:
-        json.dump(report, file, indent=1)
+        measure.stop_all()
+        cases.clean(args.work)
+        if not noted and os.path.exists(BLOB_CACHE):
+            os.unlink(BLOB_CACHE)
+    out["machine"]["loopback"] = "of its own" if alone else "shared"
+    if known:
+        out["corpus"] = report.describe(known, args.corpus)
+    out["versions"] = versions(contestants)
+    out["left_out"] = cases.LEFT_OUT + ([] if args.no_peers else peers.left_out())
+    report.show(out)
+    print(f"written: {report.write(out, args.work)}")
+    if args.publish:
+        report.publish(out)
+        print(f"published: {report.PAGE}")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
 //! What can be typed. Values are checked here, so that the roles get types that cannot hold a bad one.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use url::Url;
 
 use crate::{
-    controller,
+    acr::flags::{AcrArgs, AllowArgs},
+    controller::flags::ControllerArgs,
     model::{
         cloud::Cloud,
         lookup::{self, Dns, HostAlias},
         platform::Platform,
         reference::{Reference, RegistryHost},
-        settings::{OnExpiry, Settings},
     },
     ops::logging::LogFormat,
 };
@@ -46,7 +45,7 @@ pub enum Command {
     Serve(ServeArgs),
     /// Show what a volume holds: caches, images, digests, sizes.
     Ls(LsArgs),
-    /// Re-hash everything a volume's caches need, and name what is missing or broken.
+    /// Re-hash everything a volume's caches need, name what is missing or broken, and fetch it again if wanted.
     Verify(VerifyArgs),
     /// Remove caches that were made by hand from a volume. Their bytes go with gc.
     Rm(RmArgs),
@@ -56,6 +55,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Read an OCI archive or layout into a volume.
     Import(ImportArgs),
+    /// Turn image caches of other clouds into ours: of TKE, Huawei CCI and Volcengine VCI.
+    Convert(ConvertArgs),
     /// Say what every setting of a manifest will do, and show the pull pod. Offline.
     Explain(ExplainArgs),
     /// Print the CustomResourceDefinition.
@@ -72,6 +73,26 @@ pub enum Output {
     Text,
     /// For scripts: JSON, one object a line while something runs.
     Json,
+}
+
+/// How registries are reached, by hand.
+#[derive(Debug, Args)]
+pub struct UpstreamArgs {
+    /// A registry that speaks plain HTTP, as the image names it.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub plain_http: Vec<RegistryHost>,
+    /// A registry whose certificate is not verified, as the image names it.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub insecure: Vec<RegistryHost>,
+    /// Credentials: a Docker or Podman configuration file.
+    #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
+    pub authfile: Option<PathBuf>,
+    /// Trust this registry's token server on another host, as REGISTRY=REALM-HOST.
+    #[arg(long, value_name = "REGISTRY=HOST", value_parser = realm)]
+    pub auth_realm: Vec<(RegistryHost, String)>,
+    /// Connections to one registry at a time; more are faster where the registry is far away.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub connections: u16,
 }
 
 #[derive(Debug, Args)]
@@ -99,33 +120,26 @@ pub struct PullArgs {
     /// A platform to pull, such as linux/arm64. May be given many times; without one, this machine's.
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Vec<Platform>,
-    /// A registry that speaks plain HTTP, as the image names it.
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub plain_http: Vec<RegistryHost>,
-    /// A registry whose certificate is not verified, as the image names it.
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub insecure: Vec<RegistryHost>,
-    /// Credentials: a Docker or Podman configuration file.
-    #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
-    pub authfile: Option<PathBuf>,
-    /// Trust this registry's token server on another host, as REGISTRY=REALM-HOST.
-    #[arg(long, value_name = "REGISTRY=HOST", value_parser = realm)]
-    pub auth_realm: Vec<(RegistryHost, String)>,
+    #[command(flatten)]
+    pub upstream: UpstreamArgs,
     /// A registry whose anonymous answers make an image public, although it is inside or speaks plain HTTP.
     #[arg(long, value_name = "HOST[:PORT]")]
     pub public_registry: Vec<RegistryHost>,
-    /// Connections to one registry at a time; more are faster where the registry is far away.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub connections: u16,
     /// Keep the attestations of images too (SBOM, provenance).
     #[arg(long)]
     pub attestations: bool,
+    /// Keep what refers to the images too: signatures, attestations and SBOMs, by the referrers API or its fallback
+    /// tag, and by cosign's tags.
+    #[arg(long)]
+    pub referrers: bool,
     /// Fetch every layer, even if the volume has it.
     #[arg(long)]
     pub no_reuse: bool,
     /// How progress and result are printed.
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Output,
+    #[command(flatten)]
+    pub acr: AcrArgs,
 }
 
 #[derive(Debug, Args)]
@@ -176,12 +190,22 @@ pub struct LsArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imagecache verify /srv/images
+  imagecache verify /srv/images --repair --authfile ~/.docker/config.json --plain-http registry.lan:5000
+
+Without --repair nothing is changed. With it, what is missing or broken comes again from the registry that it came from,
+is verified, and takes the old one's place; what cannot be fetched stays as it is. Safe beside pulls, readers and gc.
+Exit status: 0 all is good, or is again; else the class of the first failure, 27 where nothing was tried.")]
 pub struct VerifyArgs {
     #[arg(value_name = "DIR")]
     pub volume: PathBuf,
-    /// Take broken blobs out of the volume, so that the next pull fetches them again.
+    /// Fetch what is missing or broken again, from where it came.
     #[arg(long)]
     pub repair: bool,
+    #[command(flatten)]
+    pub upstream: UpstreamArgs,
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Output,
 }
@@ -306,6 +330,8 @@ pub struct ExplainArgs {
     pub names: NameArgs,
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Output,
+    #[command(flatten)]
+    pub allow: AllowArgs,
 }
 
 /// How names are looked up for caches that do not say.
@@ -351,117 +377,44 @@ impl From<CloudArg> for Cloud {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum OnExpiryArg {
-    /// Remove the object.
-    Delete,
-    /// Keep the object, in phase Expired.
-    Keep,
+pub enum Format {
+    /// A document for each object.
+    Yaml,
+    /// One object, or a List.
+    Json,
 }
 
 #[derive(Debug, Args)]
-#[allow(clippy::struct_excessive_bools)] // flags
-pub struct ControllerArgs {
-    /// Where /livez, /readyz and /metrics are served.
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8080")]
-    pub listen: SocketAddr,
-    /// The namespace of pull Jobs and their Secrets.
-    #[arg(long, env = "POD_NAMESPACE", default_value = "imagecache-system")]
-    pub namespace: String,
-    /// This pod's name: pull pods get its image and pull secrets.
-    #[arg(long, env = "POD_NAME")]
-    pub pod_name: Option<String>,
-    /// The pull pods' image, when the controller runs outside the cluster.
-    #[arg(long, value_name = "IMAGE")]
-    pub worker_image: Option<String>,
-    /// The PersistentVolumeClaim of the store.
-    #[arg(long, value_name = "NAME", default_value = "imagecache-store")]
-    pub store_claim: String,
-    /// The store's volume can be mounted by many nodes (`ReadWriteMany`): pull pods may run on any of them.
+#[command(after_help = "\
+Examples:
+  imagecache convert -f tke-caches.yaml
+  kubectl get imagecaches.eks.cloud.tencent.com -o yaml | imagecache convert -f - | kubectl apply -f -
+  imagecache convert --strict -f snapshots.yaml -o json > caches.json
+
+Known are eks.cloud.tencent.com/v1 ImageCache, cci/v2 ImageSnapshot and vci.volcengine.com/v1beta1 ImageCache, in many
+documents and in lists; our own objects pass unchanged. Standard error has one sentence for every field that has no
+counterpart and every object that is skipped. Of objects that would get one name each gets its namespace in front;
+what is still the same gets -2, -3.
+
+Exit status: 0 converted, 1 with --strict if something has no counterpart, 2 if an object could not be read or there
+is none. docs/convert.md has the tables.")]
+pub struct ConvertArgs {
+    /// A file with objects, in YAML or JSON. May be given many times. `-` is standard input.
+    #[arg(short = 'f', long, value_name = "FILE", required = true)]
+    pub filename: Vec<PathBuf>,
+    /// How the objects are printed.
+    #[arg(short, long, value_enum, default_value = "yaml")]
+    pub output: Format,
+    /// Print nothing and fail if something has no counterpart.
     #[arg(long)]
-    pub store_on_all_nodes: bool,
-    /// The mirror, for its report on the store.
-    #[arg(long, value_name = "URL")]
-    pub mirror: Option<Url>,
-    /// GiB a cache may hold when it does not say.
-    #[arg(long, value_name = "GIB", default_value_t = 20, value_parser = clap::value_parser!(u32).range(20..=32768))]
-    pub default_size: u32,
-    /// Pull Jobs at one time.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub max_jobs: u32,
-    /// Pull Jobs at one time that use the same registry.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub max_jobs_per_registry: u32,
-    /// What happens to expired caches. Without it: delete, but keep those that Argo CD or Flux own.
-    #[arg(long, value_enum)]
-    pub on_expiry: Option<OnExpiryArg>,
-    /// Hours after which a cache that never was Ready and failed for good is deleted; 0 never.
-    #[arg(long, value_name = "HOURS", default_value_t = 24)]
-    pub failed_retention: u32,
-    /// Reuse layers that the store has, where a cache does not say (always by the rules of permission).
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
-    pub reuse_default: bool,
-    /// A registry whose anonymous answers make an image public, although it is inside or speaks plain HTTP.
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub public_registry: Vec<RegistryHost>,
-    /// Never send a credential to a registry over plain HTTP, not even if the cache lists it as such.
-    #[arg(long)]
-    pub forbid_credentials_over_http: bool,
-    /// Trust this registry's token server on another host, as REGISTRY=REALM-HOST.
-    #[arg(long, value_name = "REGISTRY=HOST", value_parser = realm)]
-    pub auth_realm: Vec<(RegistryHost, String)>,
-    /// What runs the pull pods: decides how they are placed and get their network (docs/placement.md).
-    #[arg(long, value_enum, default_value = "kubernetes")]
-    pub platform: CloudArg,
-    /// The ConfigMap that says what subnets, security groups and EIPs of a cloud mean on this cluster.
-    #[arg(long, value_name = "NAME", default_value = "imagecache-placement")]
-    pub placement: String,
-    /// A place or an EIP that is not known here makes a cache invalid, instead of a notice.
-    #[arg(long)]
-    pub strict_placement: bool,
-    #[command(flatten)]
-    pub names: NameArgs,
-    /// Start even though the CustomResourceDefinition is not ours.
-    #[arg(long)]
-    pub take_over: bool,
+    pub strict: bool,
+    /// The namespace of pull secrets that are named without one.
+    #[arg(short, long)]
+    pub namespace: Option<String>,
 }
 
-impl ControllerArgs {
-    pub fn config(self) -> controller::Config {
-        let hours = |n: u32| (n > 0).then(|| Duration::from_secs(u64::from(n) * 3600));
-        let settings = Settings {
-            default_size_gib: self.default_size,
-            reuse_default: self.reuse_default,
-            public_registries: self.public_registry,
-            credentials_over_http: !self.forbid_credentials_over_http,
-            max_jobs: self.max_jobs,
-            max_jobs_per_host: self.max_jobs_per_registry,
-            on_expiry: self.on_expiry.map(|choice| match choice {
-                OnExpiryArg::Delete => OnExpiry::Delete,
-                OnExpiryArg::Keep => OnExpiry::Keep,
-            }),
-            delete_failed_after: hours(self.failed_retention),
-            cloud: self.platform.into(),
-            strict_placement: self.strict_placement,
-            host_aliases: self.names.host_aliases.map(|aliases| aliases.0),
-            dns: self.names.dns_config,
-            ..Settings::default()
-        };
-        controller::Config {
-            settings,
-            pod_name: self.pod_name,
-            worker_image: self.worker_image,
-            store_claim: self.store_claim,
-            one_node: !self.store_on_all_nodes,
-            mirror: self.mirror,
-            auth_realms: self.auth_realm,
-            placement: self.placement,
-            take_over: self.take_over,
-            ..controller::Config::new(self.namespace, self.listen)
-        }
-    }
-}
-
-fn realm(text: &str) -> Result<(RegistryHost, String), String> {
+/// `REGISTRY=REALM-HOST`
+pub(crate) fn realm(text: &str) -> Result<(RegistryHost, String), String> {
     let (registry, host) = text
         .split_once('=')
         .ok_or("write REGISTRY=REALM-HOST, for example reg.example.com=auth.example.com")?;

@@ -66,11 +66,12 @@ async fn run(command: Command) -> u8 {
             }
         }
         Command::Ls(args) => local::ls::run(&args),
-        Command::Verify(args) => local::verify::run(&args),
+        Command::Verify(args) => local::repair::run(args, stop).await,
         Command::Rm(args) => local::rm::run(&args),
         Command::Gc(args) => local::gc::run(&args),
         Command::Export(args) => local::archive::run_export(&args),
         Command::Import(args) => local::archive::run_import(args),
+        Command::Convert(args) => local::convert::run(&args),
         Command::Explain(args) => local::explain::run(&args),
         Command::Crd => match api::image_cache::crd_yaml() {
             Ok(yaml) => {

@@ -40,14 +40,20 @@ const EFFECTS: &[&str] = &[
 const RULES: &[Rule] = &[
     Rule { folder: "api", uses: &[], never: EFFECTS },
     Rule { folder: "model", uses: &["api"], never: EFFECTS },
+    Rule { folder: "convert", uses: &["model", "api"], never: EFFECTS },
     Rule { folder: "render", uses: &["model", "api"], never: EFFECTS },
-    Rule { folder: "cluster", uses: &["render", "model", "api", "ops"], never: &["axum", "Timestamp::now"] },
+    Rule {
+        folder: "cluster",
+        uses: &["acr", "render", "model", "api", "ops"],
+        never: &["axum", "Timestamp::now"],
+    },
     Rule {
         folder: "controller",
-        uses: &["cluster", "render", "model", "api", "ops"],
+        uses: &["cluster", "acr", "render", "model", "api", "ops"],
         never: &["Timestamp::now"],
     },
     Rule { folder: "registry", uses: &["model", "ops"], never: &["kube", "Timestamp::now"] },
+    Rule { folder: "acr", uses: &["registry", "model", "ops"], never: &["kube", "axum", "Timestamp::now"] },
     Rule { folder: "store", uses: &["model", "ops"], never: &["kube", "hyper", "Timestamp::now"] },
     Rule {
         folder: "pull",
@@ -63,7 +69,10 @@ const RULES: &[Rule] = &[
     Rule { folder: "mirror", uses: &["store", "model", "ops"], never: &["kube", "Timestamp::now"] },
     Rule {
         folder: "local",
-        uses: &["api", "render", "pull", "gc", "export", "mirror", "registry", "store", "model", "ops"],
+        uses: &[
+            "acr", "api", "convert", "render", "pull", "gc", "export", "mirror", "registry", "store",
+            "model", "ops",
+        ],
         never: &["Timestamp::now"],
     },
     Rule { folder: "ops", uses: &[], never: &[] },

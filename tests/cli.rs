@@ -1,6 +1,8 @@
 //! The built binary, as scripts use it: forms, exit status, what is on standard output.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/acr/mod.rs"]
+mod cloud;
 #[path = "support/registry/mod.rs"]
 mod upstream;
 
@@ -151,4 +153,45 @@ fn a_manifest_that_cannot_be_pulled_says_everything_that_is_wrong() {
     for part in ["spec.images[0]", "spec.images[2]", "spec.imagePullSecrets[0]", "default:bare"] {
         assert!(err.contains(part), "{err}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_by_hand_takes_its_login_with_the_environments_access_key() {
+    let (registry, folder) = (Registry::start().await, tempfile::tempdir().unwrap());
+    let (cloud, host) = (cloud::Cloud::start().await, registry.host().to_string());
+    registry.image("team/app", "1", "linux/amd64", &[b"private"]);
+    // The first login that the cloud gives.
+    registry.login(Login::Basic(vec![("cr_temp_user-cri-own01", "p4ss-1")]));
+    cloud.user("me", "LTAI5t", "us3r-s3cret");
+    cloud.instance("cri-own01", "cn-hangzhou", "shop", &[&host]);
+    let manifest = format!(
+        "apiVersion: eci.alibabacloud.com/v1\nkind: ImageCache\nmetadata:\n  name: shop\n  annotations:\n    \
+         k8s.aliyun.com/acr-instance-ids: cn-hangzhou:cri-own01\nspec:\n  images: [\"{host}/team/app:1\"]\n"
+    );
+    fs::write(folder.path().join("cache.yaml"), manifest).unwrap();
+    let (dir, url) = (folder.path().to_owned(), cloud.url());
+    let pull = async |secret: Option<&'static str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imagecache"));
+        command.args(["pull", "-f", "cache.yaml", "--volume", "vol", "--platform", "linux/amd64"]);
+        command
+            .args(["--plain-http", &host, "--acr-endpoint", &url, "--sts-endpoint", &url])
+            .current_dir(&dir);
+        if let Some(secret) = secret {
+            command
+                .env("ALIBABA_CLOUD_ACCESS_KEY_ID", "LTAI5t")
+                .env("ALIBABA_CLOUD_ACCESS_KEY_SECRET", secret);
+        }
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (status, err) = pull(None).await;
+    assert!(status == 22 && err.contains("ALIBABA_CLOUD_ACCESS_KEY_ID"), "{err}");
+    let (status, err) = pull(Some("wr0ng")).await;
+    assert!(
+        status == 22 && err.contains("does not match our calculation") && !err.contains("wr0ng"),
+        "{err}"
+    );
+    let (status, err) = pull(Some("us3r-s3cret")).await;
+    assert_eq!(status, 0, "{err}");
+    assert!(!err.contains("p4ss"), "{err}");
 }

@@ -369,6 +369,26 @@ fn explain_ends_with_the_status_of_an_invalid_object_and_names_every_key() {
 }
 
 #[test]
+fn explain_says_which_registries_get_a_lent_login() {
+    const SHOP: &str = "shop-registry.cn-hangzhou.cr.aliyuncs.com";
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "{MANIFEST}    k8s.aliyun.com/acr-instance-ids: cri-12345\nspec:\n  images: [{SHOP}/team/app:1]\n"
+    );
+    let manifest = written(folder.path(), "cache.yaml", &text);
+    let (status, out, _) = run(&["explain", "-f", &manifest, "-o", "json"]);
+    let nobody: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(status, 0, "{out}");
+    assert!(nobody["notices"][0].as_str().unwrap().contains("--allow-acr-instances"), "{out}");
+    let args = ["explain", "-f", &manifest, "-o", "json", "--allow-acr-instances"];
+    let (status, out, _) = run(&[&args[..], &["cri-12345"]].concat());
+    let lent: Value = serde_json::from_str(&out).unwrap();
+    let row = json!({"setting": "lent logins", "value": SHOP, "from": "k8s.aliyun.com/acr-instance-ids"});
+    assert!(status == 0 && lent["settings"].as_array().unwrap().contains(&row), "{out}");
+    assert_eq!(run(&[&args[..], &["cri-other1"]].concat()).0, 30);
+}
+
+#[test]
 fn the_operators_environment_counts_for_caches_that_do_not_say() {
     let folder = tempfile::tempdir().unwrap();
     let manifest =

@@ -287,7 +287,7 @@ fn a_list_that_does_not_fit_the_store_harms_nothing() {
 }
 
 #[test]
-fn unfinished_downloads_and_other_remains_go_by_age_and_locks_stay() {
+fn unfinished_downloads_and_other_remains_go_by_age_and_locks_that_nobody_holds() {
     let (_dir, store) = new_store();
     let (dead, live) = (Digest::sha256(b"dead"), Digest::sha256(b"live"));
     let ingest = store.path().join("ingest");
@@ -302,7 +302,10 @@ fn unfinished_downloads_and_other_remains_go_by_age_and_locks_stay() {
     }
     let lease = store.lease(&key(UID), "run 1").unwrap();
     lease.add(&[(live.clone(), 3)]).unwrap();
+    let held = store.try_lock(&live).unwrap().unwrap();
+    let locks = || tree(&store).into_keys().filter(|path| path.contains(".lock")).collect::<Vec<_>>();
     assert_eq!(gc(&store).unfinished.files, 0);
+    assert_eq!(locks().len(), 2, "taken lately");
     age(&store, "ingest", HOUR);
     let report = gc(&store);
     assert_eq!((report.unfinished.files, report.unfinished.bytes), (2, 6));
@@ -320,7 +323,10 @@ fn unfinished_downloads_and_other_remains_go_by_age_and_locks_stay() {
         tree(&store).into_keys().filter(|path| path.contains("/.") || path.starts_with('.')).collect();
     assert_eq!(left, Vec::<String>::new());
     assert!(!store.path().join("roots/local-a").exists());
-    assert_eq!(tree(&store).keys().filter(|path| path.contains(".lock")).count(), 2);
+    assert_eq!(locks(), [format!("ingest/sha256-{}.lock", live.hex())]);
+    drop(held);
+    gc(&store);
+    assert_eq!(locks(), Vec::<String>::new());
     store.link_root(&root(&store, "local-a", 1, "nginx:1", "one")).unwrap();
 }
 

@@ -154,7 +154,7 @@ async fn a_pull_may_die_at_any_of_its_changes() {
 
 const PLATFORM: [&str; 2] = ["--platform", "linux/amd64"];
 
-/// Seconds for each storm; `IMAGECACHE_STORM_SECONDS=600` for a long one.
+/// Seconds for each storm; `IMAGECACHE_STORM_SECONDS=600` for a long one (`make test-soak`).
 fn storm_time() -> Duration {
     let seconds = std::env::var("IMAGECACHE_STORM_SECONDS").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(10))
@@ -183,10 +183,17 @@ struct Storm {
     served: AtomicUsize,
 }
 
+/// Bytes a second that the registry gives to all workers together: kills meet downloads, and the machine stays usable.
+const RATE: u64 = 16 << 20;
+/// Kills come within this time, which most pulls need.
+const PULL_TIME: u64 = 1500;
+
 async fn storm(no_locks: bool) {
     let registry = Registry::start().await;
-    // Layers that images share, in all combinations of two of six.
-    let layers: Vec<Vec<u8>> = (0..6_u8).map(|n| vec![n; 100_000 + usize::from(n)]).collect();
+    registry.throttle(RATE);
+    // Layers that images share, in all combinations of two of six. The last is one that is continued after a kill.
+    let size = |n: u8| if n == 5 { 17 << 20 } else { 100_000 + usize::from(n) };
+    let layers: Vec<Vec<u8>> = (0..6_u8).map(|n| vec![n; size(n)]).collect();
     let mut images = Vec::new();
     for (a, one) in layers.iter().enumerate() {
         for other in &layers[a + 1..] {
@@ -214,6 +221,7 @@ impl Storm {
     fn run(&self) {
         let volume = self.volume.path();
         let store = Store::create_or_open(volume).unwrap();
+        println!("for {:?}, in {}", storm_time(), volume.display());
         thread::scope(|scope| {
             let workers: Vec<_> = (0..4).map(|n| scope.spawn(move || self.pulls(n))).collect();
             let others = [scope.spawn(|| self.collects()), scope.spawn(|| self.serves())];
@@ -225,6 +233,11 @@ impl Storm {
                 + others.into_iter().map(thread::ScopedJoinHandle::join).filter(Result::is_err).count();
             assert_eq!(failed, 0, "see above");
         });
+        let blobs = store.blobs_there().unwrap();
+        for blob in &blobs {
+            let file = store.find(&blob.digest, blob.size).unwrap().unwrap();
+            assert!(is_right(&file, &blob.digest, &|_| {}).unwrap(), "{} is bad", blob.digest);
+        }
         // When all is quiet every cache can be made whole, and nothing is left of the storm.
         for n in 0..4 {
             self.succeed(self.pull(n, &self.images));
@@ -233,8 +246,11 @@ impl Storm {
         succeeds(imagecache(&["verify", volume.to_str().unwrap()]));
         assert_eq!(store.list_roots().unwrap().len(), 4);
         assert_eq!((store.list_trash().unwrap().len(), store.leases().unwrap().len()), (0, 0));
+        let left = fs::read_dir(volume.join("ingest")).unwrap().map(|entry| entry.unwrap().file_name());
+        let left: Vec<_> = left.filter(|name| !name.as_encoded_bytes().starts_with(b".")).collect();
+        assert_eq!(left, ["gc.lock"]);
         println!(
-            "{} pulls and {} gc runs ended well, {} were killed, {} blobs were served",
+            "no blob is missing or bad; {} pulls and {} gc runs ended well, {} were killed, {} blobs were served",
             self.pulled.load(Relaxed),
             self.collected.load(Relaxed),
             self.killed.load(Relaxed),
@@ -262,21 +278,24 @@ impl Storm {
         Instant::now() < self.end && !self.over.load(Relaxed)
     }
 
-    /// Whether it ended by itself, with its status.
-    fn maybe_kill(&self, mut command: Command, within: u64) -> Option<i32> {
+    /// Its status and what it said, if it ended by itself.
+    fn maybe_kill(&self, mut command: Command, within: u64) -> Option<(i32, String)> {
         if self.no_locks {
             command.env("IMAGECACHE_NO_LOCKS", "1");
         }
-        let mut child = command.spawn().unwrap();
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         if rand::rng().random_bool(0.5) {
             thread::sleep(Duration::from_millis(rand::rng().random_range(0..within)));
             child.kill().unwrap();
         }
-        let code = child.wait().unwrap().code();
+        let output = child.wait_with_output().unwrap();
+        let code = output.status.code();
         if code.is_none() {
             self.killed.fetch_add(1, Relaxed);
         }
-        code
+        // Not at once: others, and the machine, have their turn.
+        thread::sleep(Duration::from_millis(rand::rng().random_range(0..150)));
+        Some((code?, String::from_utf8_lossy(&output.stderr).into_owned()))
     }
 
     /// The only one who pulls and removes this cache: what is reported stays until the next step.
@@ -293,12 +312,12 @@ impl Storm {
                 .cloned()
                 .chain([self.images[n].clone()])
                 .collect();
-            match self.maybe_kill(self.pull(n, &images), 600) {
-                Some(0) => {
+            match self.maybe_kill(self.pull(n, &images), PULL_TIME) {
+                Some((0, _)) => {
                     promised = true;
                     self.pulled.fetch_add(1, Relaxed);
                 }
-                Some(status) => panic!("pull {n} ended with {status}"),
+                Some((status, text)) => panic!("pull {n} ended with {status}: {text}"),
                 None => {}
             }
             if promised {
@@ -315,8 +334,8 @@ impl Storm {
     fn collects(&self) {
         while !self.over.load(Relaxed) {
             match self.maybe_kill(gc(self.volume.path()), 100) {
-                Some(0) => drop(self.collected.fetch_add(1, Relaxed)),
-                Some(status) => panic!("gc ended with {status}"),
+                Some((0, _)) => drop(self.collected.fetch_add(1, Relaxed)),
+                Some((status, text)) => panic!("gc ended with {status}: {text}"),
                 None => {}
             }
         }
@@ -330,6 +349,7 @@ impl Storm {
             if rand::rng().random_bool(0.02) {
                 mirror = Serving::start(volume);
             }
+            thread::sleep(Duration::from_millis(20));
             let image = &self.images[rand::rng().random_range(0..self.images.len())];
             let (repository, tag) = image.split_once(':').unwrap();
             let base = format!("/v2/{}/{repository}", self.registry.host());

@@ -183,7 +183,7 @@ fn nothing_is_answered_that_was_not_asked_rightly_and_never_with_a_challenge() {
         ("GET", "/v2/%2e%2e/%2e%2e/manifests/1".into(), 404, "NAME_INVALID"),
         ("POST", "/v2/library/nginx/blobs/uploads/".into(), 405, "UNSUPPORTED"),
         ("DELETE", format!("/v2/library/nginx/blobs/{layer}"), 405, "UNSUPPORTED"),
-        ("GET", format!("/v2/library/nginx/referrers/{layer}"), 404, "UNSUPPORTED"),
+        ("GET", format!("/v2/library/nginx/referrers/{layer}"), 404, "MANIFEST_UNKNOWN"),
         ("GET", "/etc/passwd".into(), 404, "UNSUPPORTED"),
     ] {
         let answer = mirror.ask(method, &uri, &["Authorization: Basic eDp5"]);

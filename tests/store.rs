@@ -6,10 +6,13 @@ mod stores;
 use std::{
     fs,
     io::Read,
+    iter,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::Path,
     process::Command,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     thread,
+    time::{Duration, SystemTime},
 };
 
 use imagecache::{
@@ -17,6 +20,7 @@ use imagecache::{
         class::Class,
         digest::{Algorithm, Digest},
     },
+    ops::clock,
     store::{Store, StoreError},
 };
 use jiff::Timestamp;
@@ -27,6 +31,11 @@ fn files_in(path: impl AsRef<Path>) -> Vec<String> {
         fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
+}
+
+/// An hour from now: whatever is there is older.
+fn later() -> SystemTime {
+    SystemTime::from(clock::now()) + Duration::from_hours(1)
 }
 
 #[test]
@@ -257,6 +266,39 @@ fn one_digest_has_one_lock_at_a_time() {
 }
 
 #[test]
+fn a_lock_whose_file_is_removed_all_the_time_still_has_one_holder() {
+    let (_dir, store) = new_store();
+    let digest = Digest::sha256(b"x");
+    let (inside, over, removals) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicUsize::new(0));
+    let file = store.path().join(format!("ingest/sha256-{}.lock", digest.hex()));
+    thread::scope(|scope| {
+        let takers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..1000 {
+                        let _lock = iter::repeat_with(|| store.try_lock(&digest).unwrap()).flatten().next();
+                        assert_eq!(inside.fetch_add(1, SeqCst), 0, "two hold it");
+                        inside.fetch_sub(1, SeqCst);
+                    }
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            while !over.load(SeqCst) {
+                store.remove_locks(later()).unwrap();
+                removals.fetch_add(usize::from(!file.exists()), SeqCst);
+            }
+        });
+        let ended: Vec<_> = takers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        over.store(true, SeqCst);
+        assert!(ended.iter().all(Result::is_ok));
+    });
+    assert!(removals.load(SeqCst) > 0);
+    store.remove_locks(later()).unwrap();
+    assert_eq!(files_in(store.path().join("ingest")), Vec::<String>::new());
+}
+
+#[test]
 fn a_lease_is_on_disk_before_anything_is_looked_up_and_gone_at_the_end() {
     let (_dir, store) = new_store();
     let lease = store.lease(&"quickstart".parse().unwrap(), "quickstart run 1").unwrap();
@@ -306,7 +348,7 @@ fn space_is_spoken_for_by_other_pulls_that_live() {
     other.set_to_fetch(100).unwrap();
     let dead = store.lease(&"dead".parse().unwrap(), "dead run 1").unwrap();
     dead.set_to_fetch(1000).unwrap();
-    let hour_ago = std::time::Duration::from_hours(1);
+    let hour_ago = Duration::from_hours(1);
     for name in files_in(store.path().join("leases")) {
         let path = store.path().join("leases").join(name);
         if fs::read_to_string(&path).unwrap().contains("dead") {

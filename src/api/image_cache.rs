@@ -92,6 +92,12 @@ pub struct ImageCacheSpec {
         .message("platforms: write each platform as os/architecture, for example linux/arm64"))]
     pub platforms: Vec<String>,
 
+    /// Keep what refers to the images too: their signatures, attestations and SBOMs, as the registry's referrers API
+    /// or its fallback tag lists them, and cosign's tags (.sig, .att, .sbom). The mirror serves them like the images.
+    /// An image without any is no failure. Without this field nothing but the images is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub referrers: Option<bool>,
+
     /// Who may pull the cache's private images from the mirror. Images that everybody may have are always served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serve: Option<Serve>,
@@ -245,6 +251,19 @@ pub struct Ledger {
     /// Since when a pull secret is missing or may not be used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets_missing: Option<Time>,
+    /// The times that the store lost the content, one soon after the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<LedgerLoss>,
+}
+
+/// A streak of losses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerLoss {
+    /// How many there were.
+    pub times: i32,
+    /// When the last was seen.
+    pub last: Time,
 }
 
 /// A complete pull, as the store knows it.

@@ -18,23 +18,25 @@ use super::{
 use crate::{
     api::keys::FIELD_MANAGER,
     model::{
+        acr::Logins,
         judge::{Object, SecretName},
         names,
         plan::{Action, StartRun},
         reference::RegistryHost,
         request::CacheKey,
     },
-    render::{self, Run},
+    render::{self, Run, secret::LOGIN_FILE},
 };
 
 impl Cluster {
     pub async fn apply(&self, object: &Object, action: &Action) -> Result<(), Error> {
         match action {
             Action::StartRun(start) => self.start_run(start).await,
-            Action::RenewCredentials { run, secrets, hosts } => {
-                self.renew_credentials(object, *run, secrets, hosts).await
+            Action::RenewCredentials { run, secrets, hosts, logins } => {
+                self.renew_credentials(object, *run, secrets, hosts, logins).await
             }
             Action::RemoveRun { run, job } => self.remove_run(&object.uid, *run, job).await,
+            Action::RemoveSecrets { run } => self.remove_secrets(&object.uid, *run).await,
             Action::DeleteObject(delete) => self.delete_object(&object.name, delete).await,
         }
     }
@@ -51,12 +53,13 @@ impl Cluster {
     }
 
     async fn start_run(&self, start: &StartRun) -> Result<(), Error> {
-        let StartRun { request, secrets, hosts, .. } = start;
+        let StartRun { request, secrets, hosts, logins, .. } = start;
         let run = Run { cache: &request.cache, name: &request.name, number: request.run };
         let namespace = &self.worker.namespace;
         let unusable = |e: serde_json::Error| Error::new("render the pull Job", Why::Unusable(e.to_string()));
         let files = self.credential_files(secrets, &request.images, hosts).await?;
-        let credentials = render::secret::credentials(run, namespace, files);
+        let login = self.logins.take(&request.cache, request.run, logins).await?;
+        let credentials = render::secret::credentials(run, namespace, files, login);
         let wanted = render::secret::request(request, namespace).map_err(unusable)?;
         let job = render::job::job(start, &self.worker).map_err(unusable)?;
         if let Some(before) = request.run.checked_sub(1).filter(|before| *before > 0) {
@@ -118,13 +121,15 @@ impl Cluster {
         Ok(())
     }
 
-    /// Short-lived tokens: the running worker reads its folder again.
+    /// Short-lived tokens: the running worker reads its folder again. A login that cannot be renewed now stays as it is:
+    /// it may still work for a while.
     async fn renew_credentials(
         &self,
         object: &Object,
         run: u64,
         secrets: &[SecretName],
         hosts: &BTreeSet<RegistryHost>,
+        logins: &Logins,
     ) -> Result<(), Error> {
         let (job, name) = (names::job(&object.uid, run), names::credentials_secret(&object.uid, run));
         let Some(job) = found(call(format!("get job {job}"), self.jobs().get(&job)).await)? else {
@@ -135,8 +140,16 @@ impl Cluster {
             return Ok(());
         };
         let files = self.credential_files(secrets, &observe::images(&job), hosts).await?;
+        let login = match self.logins.take(&object.uid, run, logins).await {
+            Ok(login) => login,
+            Err(error) => {
+                tracing::warn!(cache = object.name, %error, "the login of a running pull is not renewed yet");
+                let kept = there.data.as_ref().and_then(|data| data.get(LOGIN_FILE));
+                kept.map(|file| file.0.clone())
+            }
+        };
         let run = Run { cache: &object.uid, name: &object.name, number: run };
-        let wanted = render::secret::credentials(run, &self.worker.namespace, files);
+        let wanted = render::secret::credentials(run, &self.worker.namespace, files, login);
         self.replace_credentials(&there, &wanted, &object.uid).await
     }
 

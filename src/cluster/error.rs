@@ -26,6 +26,8 @@ pub enum Why {
     Forbidden(String),
     #[error("the API server refused it: {0}")]
     Refused(String),
+    #[error("the API server cannot answer now: {0}")]
+    Unavailable(String),
     #[error("no answer within {} s", CALL_TIMEOUT.as_secs())]
     Timeout,
     #[error("the API server cannot be reached: {0}")]
@@ -36,6 +38,9 @@ pub enum Why {
     NotLeader,
     #[error("{0}")]
     Unusable(String),
+    /// The registry's side said no; the next pass sees why and writes it down.
+    #[error("{0}")]
+    Login(String),
     #[error("its time has not come by the API server's clock")]
     NotDue,
 }
@@ -53,18 +58,25 @@ impl Error {
             Why::AlreadyExists => "already_exists",
             Why::Forbidden(_) => "forbidden",
             Why::Refused(_) => "refused",
+            Why::Unavailable(_) => "unavailable",
             Why::Timeout => "timeout",
             Why::Unreachable(_) => "unreachable",
             Why::Foreign => "foreign",
             Why::NotLeader => "not_leader",
             Why::Unusable(_) => "unusable",
+            Why::Login(_) => "login",
             Why::NotDue => "not_due",
         }
     }
 
-    /// Nothing is wrong: somebody was faster, and the newer state is on its way.
+    /// The same call may succeed later, with nothing changed.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.why, Why::Unavailable(_) | Why::Timeout | Why::Unreachable(_))
+    }
+
+    /// Nothing is wrong with the API server: the next pass sees more and goes on from there.
     pub fn is_race(&self) -> bool {
-        matches!(self.why, Why::Conflict | Why::NotLeader | Why::NotDue)
+        matches!(self.why, Why::Conflict | Why::NotLeader | Why::NotDue | Why::Login(_))
     }
 }
 
@@ -87,6 +99,7 @@ pub async fn call_secretly<T>(
 ) -> Result<T, Error> {
     call(what, request).await.map_err(|error| match error.why {
         Why::Refused(_) => Error { why: Why::Refused("see its audit log".to_owned()), ..error },
+        Why::Unavailable(_) => Error { why: Why::Unavailable("see its audit log".to_owned()), ..error },
         Why::Unreachable(_) => Error { why: Why::Unreachable("no usable answer".to_owned()), ..error },
         _ => error,
     })
@@ -113,7 +126,8 @@ fn why(error: &kube::Error) -> Why {
     } else if status.is_forbidden() {
         Why::Forbidden(status.message.clone())
     } else {
-        Why::Refused(format!("{} {}: {}", status.code, status.reason, status.message))
+        let words = format!("{} {}: {}", status.code, status.reason, status.message);
+        if status.code == 429 || status.code >= 500 { Why::Unavailable(words) } else { Why::Refused(words) }
     }
 }
 
@@ -133,6 +147,11 @@ mod tests {
         assert_eq!(why(&refused(404, "NotFound")), Why::NotFound);
         assert!(matches!(why(&refused(403, "Forbidden")), Why::Forbidden(_)));
         assert!(matches!(why(&refused(422, "Invalid")), Why::Refused(_)));
+        for (code, later) in [(422, false), (401, false), (403, false), (429, true), (500, true), (503, true)]
+        {
+            let error = Error::new("get x", why(&refused(code, "Other")));
+            assert_eq!(error.is_transient(), later, "{error}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -143,7 +162,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_server_says_about_a_secret_is_not_repeated() {
-        let error = call_secretly("create secret x", async { Err::<(), _>(refused(422, "Invalid")) }).await;
-        assert!(!error.unwrap_err().to_string().contains("words"));
+        for code in [422, 503] {
+            let error =
+                call_secretly("create secret x", async { Err::<(), _>(refused(code, "Other")) }).await;
+            assert!(!error.unwrap_err().to_string().contains("words"));
+        }
     }
 }

@@ -64,6 +64,7 @@ impl Cluster {
             refused: self.slots.refusal(uid.as_str()),
             node_platforms: self.node_platforms(),
             secrets_read: self.secret_reads.last(uid),
+            login: self.logins.fact(uid),
             status,
             ..Facts::default()
         };

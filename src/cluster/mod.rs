@@ -12,6 +12,7 @@
 //! | [`mirror`] | the mirror's report |
 //! | [`profiles`] | defaults that the clouds and the operator keep in ConfigMaps |
 //! | [`secrets`] | pull secrets: by name, only when needed |
+//! | [`logins`] | password-free logins: taken for a run, kept nowhere |
 //! | [`apply`] | a plan's actions |
 //! | [`remove`] | deletions, each with its preconditions |
 //! | [`status`], [`events`] | what users see |
@@ -35,6 +36,7 @@ pub mod error;
 pub mod events;
 pub mod fence;
 pub mod gather;
+pub mod logins;
 pub mod logs;
 pub mod mirror;
 pub mod observe;
@@ -68,6 +70,7 @@ pub struct Cluster {
     pub slots: Arc<slots::Slots>,
     pub logs: Arc<logs::Logs>,
     pub secret_reads: Arc<secrets::Reads>,
+    pub logins: Arc<logins::Logins>,
     pub mirror: Arc<mirror::Mirror>,
     pub profiles: Arc<profiles::Profiles>,
     /// The name of this process in events.

@@ -20,22 +20,34 @@ use crate::{
 /// Longer than any time-out of a loop's step.
 const STUCK: Duration = Duration::from_mins(3);
 
-/// When each loop last moved.
 #[derive(Debug, Default)]
-pub struct Health(Mutex<BTreeMap<&'static str, Instant>>);
+pub struct Health {
+    /// When each loop last moved.
+    beats: Mutex<BTreeMap<&'static str, Instant>>,
+    /// Why the start has not come further.
+    waits_for: Mutex<Option<String>>,
+}
 
 impl Health {
     pub fn beat(&self, name: &'static str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
+        self.beats.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
     }
 
     /// This loop ended and is not waited for.
     pub fn rest(&self, name: &'static str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.beats.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    pub fn wait_for(&self, why: Option<String>) {
+        *self.waits_for.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    fn waits_for(&self) -> Option<String> {
+        self.waits_for.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn verdict(&self) -> Result<(), String> {
-        let beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
         match beats.iter().find(|(_, last)| last.elapsed() > STUCK) {
             Some((name, last)) => Err(format!("{name} has not moved for {} s", last.elapsed().as_secs())),
             None => Ok(()),
@@ -57,6 +69,9 @@ impl Probes for Report {
     }
 
     fn ready(&self) -> Result<(), String> {
+        if let Some(why) = self.health.waits_for() {
+            return Err(why);
+        }
         let Stores { caches, jobs, pods, nodes } = &self.stores;
         let listed = [
             ("ImageCaches", is_filled(caches)),

@@ -10,12 +10,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
 use crate::{
-    cluster::{Cluster, fence::Fence, mirror::Mirror},
+    acr::{Acr, endpoints::Endpoints, identity::Identity},
+    cluster::{Cluster, fence::Fence, logins::Logins, mirror::Mirror},
     model::{reference::RegistryHost, settings::Settings},
     ops::{http, metrics::Metrics},
     render,
 };
 
+pub mod flags;
 pub mod health;
 pub mod leader;
 pub mod reconcile;
@@ -46,6 +48,8 @@ pub struct Config {
     pub auth_realms: Vec<(RegistryHost, String)>,
     /// The ConfigMap with the placement map.
     pub placement: String,
+    /// Who this is at Alibaba Cloud, and where that is asked.
+    pub acr: Option<(Identity, Endpoints)>,
     /// Work on a definition that is not ours.
     pub take_over: bool,
 }
@@ -64,6 +68,7 @@ impl Config {
             mirror: None,
             auth_realms: Vec::new(),
             placement: "imagecache-placement".to_owned(),
+            acr: None,
             take_over: false,
         }
     }
@@ -85,15 +90,29 @@ pub async fn run_with(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    startup::check_definition(&client, config.take_over).await?;
-    let worker = startup::worker(&client, &config).await?;
+    let acr = config.acr.clone().map(|(identity, endpoints)| Acr::new(identity, endpoints)).transpose()?;
+    let watches = watches::Watches::new(config.placement.clone());
+    let (fence, bell) = (Fence::default(), watches::Bell::default());
+    let (health, metrics) = (Arc::<health::Health>::default(), Arc::<Metrics>::default());
+    let (tasks, ending) = (TaskTracker::new(), CancellationToken::new());
+    // Also ends the tasks when the start fails.
+    let _ends = ending.clone().drop_guard();
+    // Probes are answered first: they say what the start waits for.
+    let report = health::Report {
+        health: Arc::clone(&health),
+        stores: watches.stores.clone(),
+        fence: fence.clone(),
+        metrics: Arc::clone(&metrics),
+    };
+    tasks.spawn(http::serve(listener, Arc::new(report), ending.clone()));
+    let Some(worker) = startup::prepare(&client, &config, &health, &stop).await? else {
+        tracing::info!("stopped");
+        return Ok(());
+    };
     let settings = startup::settings(&config, &worker)?;
     tracing::info!(namespace = config.namespace, image = worker.image, "starting");
 
     let identity: Arc<str> = identity(config.pod_name.as_deref()).into();
-    let watches = watches::Watches::new(config.placement);
-    let (fence, bell) = (Fence::default(), watches::Bell::default());
-    let (health, metrics) = (Arc::<health::Health>::default(), Arc::<Metrics>::default());
     let cluster = Cluster {
         client: client.clone(),
         stores: watches.stores.clone(),
@@ -102,19 +121,12 @@ pub async fn run_with(
         slots: Arc::default(),
         logs: Arc::default(),
         secret_reads: Arc::default(),
+        logins: Arc::new(Logins::new(acr)),
         mirror: Arc::new(Mirror::new(config.mirror)),
         profiles: Arc::default(),
         identity: Arc::clone(&identity),
     };
-    let (tasks, ending) = (TaskTracker::new(), CancellationToken::new());
     watches.start(&cluster, &bell, &health, &metrics, &tasks, &ending);
-    let report = health::Report {
-        health: Arc::clone(&health),
-        stores: cluster.stores.clone(),
-        fence: fence.clone(),
-        metrics: Arc::clone(&metrics),
-    };
-    tasks.spawn(http::serve(listener, Arc::new(report), ending.clone()));
 
     let mut elector = leader::Elector::new(client, &config.namespace, identity, fence.clone());
     let context = Arc::new(reconcile::Context::new(cluster, settings, metrics));

@@ -53,6 +53,7 @@ impl Context {
         let there: Vec<String> = caches.iter().map(|cache| cache.name_any()).collect();
         let uids: Vec<String> = caches.iter().filter_map(|cache| cache.uid()).collect();
         self.cluster.slots.tidy(|uid| uids.iter().any(|there| there == uid));
+        self.cluster.logins.tidy(|uid| uids.iter().any(|there| there == uid));
         lock(&self.errors).retain(|name, _| there.contains(name));
         lock(&self.reported).retain(|name, _| there.contains(name));
     }

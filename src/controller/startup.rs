@@ -1,5 +1,6 @@
 //! What must be true before anything is watched: the definition is there and ours, and it is known how pull pods
-//! look. Each failure is one sentence that says what to do.
+//! look. Each failure is one sentence that says what to do. An API server that does not answer is waited for: a
+//! restart would not bring it back, and its message would be lost in the kubelet's back-off.
 
 use std::time::Duration;
 
@@ -8,17 +9,22 @@ use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{Api, Client};
+use tokio_util::sync::CancellationToken;
 
-use super::Config;
+use super::{Config, health::Health};
 use crate::{
     api::keys,
     cluster::{
         self,
         error::{call, found},
     },
-    model::{cloud::Cloud, reference::Reference, settings::Settings},
+    model::{cloud::Cloud, failure::Failure, reference::Reference, settings::Settings},
     render::Worker,
 };
+
+/// Between two tries, doubled up to the second; jitter keeps replicas apart.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -51,6 +57,8 @@ pub enum Error {
     NoCluster(String),
     #[error("cannot listen on {0}: {1}")]
     Listen(std::net::SocketAddr, std::io::Error),
+    #[error("password-free pulls from ACR cannot be set up: {0}")]
+    Acr(#[from] Failure),
     #[error(transparent)]
     Api(#[from] cluster::Error),
 }
@@ -64,7 +72,41 @@ pub fn client(mut cluster: kube::Config, silence: Duration) -> Result<Client, Er
     Client::try_from(cluster).map_err(|e| Error::NoCluster(e.to_string()))
 }
 
-pub async fn check_definition(client: &Client, take_over: bool) -> Result<(), Error> {
+/// What pull pods look like, once the API server has answered. None if told to stop before that.
+pub async fn prepare(
+    client: &Client,
+    config: &Config,
+    health: &Health,
+    stop: &CancellationToken,
+) -> Result<Option<Worker>, Error> {
+    let mut wait = FIRST_WAIT;
+    loop {
+        let attempt = async {
+            check_definition(client, config.take_over).await?;
+            worker(client, config).await
+        };
+        let outcome = tokio::select! {
+            outcome = attempt => outcome,
+            () = stop.cancelled() => return Ok(None),
+        };
+        let error = match outcome {
+            Err(Error::Api(error)) if error.is_transient() => error,
+            outcome => {
+                health.wait_for(None);
+                return outcome.map(Some);
+            }
+        };
+        tracing::warn!(%error, "waiting for the API server; the next try is in {wait:.1?} at most");
+        health.wait_for(Some(format!("waiting for the API server: {error}")));
+        tokio::select! {
+            () = tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))) => {}
+            () = stop.cancelled() => return Ok(None),
+        }
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+async fn check_definition(client: &Client, take_over: bool) -> Result<(), Error> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let what = format!("get customresourcedefinition {}", keys::CRD_NAME);
     let definition = found(call(what, api.get(keys::CRD_NAME)).await)?.ok_or(Error::NoDefinition)?;
@@ -80,7 +122,7 @@ pub async fn check_definition(client: &Client, take_over: bool) -> Result<(), Er
 }
 
 /// Pull pods run the controller's image, with its pull secrets, unless another image is named.
-pub async fn worker(client: &Client, config: &Config) -> Result<Worker, Error> {
+async fn worker(client: &Client, config: &Config) -> Result<Worker, Error> {
     // Also a label's value.
     if config.store_claim.len() > 63 {
         return Err(Error::LongClaim(config.store_claim.clone()));
@@ -107,7 +149,7 @@ pub async fn worker(client: &Client, config: &Config) -> Result<Worker, Error> {
 }
 
 /// The settings with what is only known here.
-pub fn settings(config: &Config, worker: &Worker) -> Result<Settings, Error> {
+pub(super) fn settings(config: &Config, worker: &Worker) -> Result<Settings, Error> {
     let cloud = config.settings.cloud;
     if config.one_node && cloud != Cloud::Kubernetes {
         return Err(Error::OneNode(cloud));

@@ -112,6 +112,7 @@ fn images(source: &Source, import: &Import<'_>, named: Vec<Named>) -> Result<Vec
             overridden: named.overridden,
             led: false,
             public: None,
+            referrers: None,
             closure: needs.closure,
         });
     }

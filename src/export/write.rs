@@ -127,9 +127,7 @@ fn copy(
     if from.hasher.finish() == *digest {
         return Ok(());
     }
-    Err(bad(format!(
-        "{digest} has wrong bytes in the store: run imagecache verify --repair, pull again, then export"
-    )))
+    Err(bad(format!("{digest} has wrong bytes in the store: run imagecache verify --repair, then export")))
 }
 
 /// Of each image the manifest of the first platform that is there.

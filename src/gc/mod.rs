@@ -298,6 +298,7 @@ impl Gc<'_> {
             for name in stale {
                 store.remove_lease(name)?;
             }
+            store.remove_locks(before(self.settings.grace))?;
             store.remove_empty_trash(before(self.settings.trash))?;
             store.remove_remains(before(self.settings.stale), before(self.settings.notes))?;
         }

@@ -1,8 +1,6 @@
 //! `imagecache export` and `imagecache import`: a cache crosses an air gap.
 
-use indicatif::{ProgressBar, ProgressStyle};
-
-use super::{choose::by_name, ls::count, table::human};
+use super::{bar, choose::by_name, ls::count, table::human};
 use crate::{
     cli::{ExportArgs, ImportArgs, Output},
     export::{Exported, Import, Imported, export, import},
@@ -16,11 +14,11 @@ use crate::{
 
 /// Runs the command and returns the exit status.
 pub fn run_export(args: &ExportArgs) -> u8 {
-    let bar = bar();
+    let bar = bar::of_bytes();
     let exported = (|| {
         let store = Store::open(&args.volume)?;
         let cache = by_name(&args.cache, &store.roots()?)?;
-        export(&store, &cache, &args.to, &|done, total| show(&bar, done, total))
+        export(&store, &cache, &args.to, &|done, total| bar::show(&bar, done, total))
     })();
     bar.finish_and_clear();
     say(args.output, exported, |done: &Exported| {
@@ -37,12 +35,12 @@ pub fn run_export(args: &ExportArgs) -> u8 {
 
 /// Runs the command and returns the exit status.
 pub fn run_import(args: ImportArgs) -> u8 {
-    let bar = bar();
+    let bar = bar::of_bytes();
     let imported = (|| {
         let store = Store::create_or_open(&args.volume)?;
         let wanted =
             Import { store: &store, from: &args.from, name: args.name, image: args.image, now: clock::now() };
-        import(&wanted, &|done, total| show(&bar, done, total))
+        import(&wanted, &|done, total| bar::show(&bar, done, total))
     })();
     bar.finish_and_clear();
     say(args.output, imported, |done: &Imported| {
@@ -67,16 +65,4 @@ fn say<T: serde::Serialize>(output: Output, done: Result<T, Failure>, text: impl
             failure.class.exit_code()
         }
     }
-}
-
-fn bar() -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("[{bar:30}] {binary_bytes:>11} / {binary_total_bytes:<11} {eta} left");
-    ProgressBar::new(0)
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "))
-}
-
-fn show(bar: &ProgressBar, done: u64, total: u64) {
-    bar.set_length(total);
-    bar.set_position(done);
 }

@@ -1,15 +1,14 @@
 //! Progress of a pull as a person sees it: a bar per image and one for all on a terminal, lines elsewhere.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tokio::time::Instant;
 
 use super::table::{Align, columns, human};
 use crate::model::{
     digest::Digest,
     reference::Reference,
-    report::{Bytes, ImageOutcome, Outcome, Progress},
+    report::{ImageOutcome, Outcome, Progress, Speed},
 };
 
 pub(super) struct Bars {
@@ -57,39 +56,30 @@ impl Bars {
     }
 }
 
+/// One bar for one thing that is counted in bytes; nothing where nobody looks.
+pub(super) fn of_bytes() -> ProgressBar {
+    ProgressBar::new(0).with_style(style(
+        "{prefix}[{bar:30}] {binary_bytes:>11} / {binary_total_bytes:<11} {binary_bytes_per_sec}, {eta} left",
+    ))
+}
+
+pub(super) fn show(bar: &ProgressBar, done: u64, total: u64) {
+    bar.set_length(total);
+    bar.set_position(done);
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ")
 }
 
-/// How fast bytes have come lately; what was reused never came.
-#[derive(Default)]
-pub(super) struct Pace(VecDeque<(Instant, u64)>);
-
-impl Pace {
-    /// Bytes a second, as soon as there is something to measure.
-    pub(super) fn rate(&mut self, now: Instant, all: Bytes) -> Option<u64> {
-        self.0.push_back((now, all.done - all.reused));
-        while self.0.len() > 2 && now - self.0[0].0 > LATELY {
-            self.0.pop_front();
-        }
-        let (since, before) = *self.0.front()?;
-        let (millis, moved) = ((now - since).as_millis(), (all.done - all.reused).saturating_sub(before));
-        let rate = (u128::from(moved) * 1000).checked_div(millis)?;
-        u64::try_from(rate).ok().filter(|rate| *rate > 0)
-    }
-}
-
-const LATELY: Duration = Duration::from_secs(10);
-
 /// One line for a log.
-pub(super) fn line(name: &str, progress: &Progress, rate: Option<u64>) -> String {
+pub(super) fn line(name: &str, progress: &Progress, speed: Speed) -> String {
     let all = progress.all;
     let percent = if all.total == 0 { 0 } else { u128::from(all.done) * 100 / u128::from(all.total) };
-    let pace = rate.filter(|_| all.done < all.total).map(|rate| {
-        let left = Duration::from_secs((all.total - all.done).div_ceil(rate));
-        format!(", {}/s, {} left", human(rate), HumanDuration(left))
+    let pace = speed.rate.zip(speed.seconds_left).filter(|_| all.done < all.total).map(|(rate, left)| {
+        format!(", {}/s, {} left", human(rate), HumanDuration(Duration::from_secs(left)))
     });
     let (total, reused) = (human(all.total), human(all.reused));
     format!("{name}: {percent}% of {total}, {reused} reused{}", pace.unwrap_or_default())
@@ -115,19 +105,15 @@ pub(super) fn table(outcome: &Outcome) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::report::Bytes;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_line_says_how_fast_it_goes_and_how_long_it_takes_and_reuse_is_no_speed() {
-        let (mut pace, begun) = (Pace::default(), Instant::now());
-        let bytes = |done, reused| Bytes { done, reused, total: 100 << 20 };
-        assert_eq!(pace.rate(begun, bytes(0, 0)), None);
-        let now = bytes(50 << 20, 30 << 20);
-        let rate = pace.rate(begun + Duration::from_secs(2), now);
-        assert_eq!(rate, Some(10 << 20));
-        let said = line("c", &Progress { all: now, images: vec![] }, rate);
+    #[test]
+    fn a_line_says_how_fast_it_goes_and_how_long_it_takes() {
+        let all = Bytes { done: 50 << 20, reused: 30 << 20, total: 100 << 20 };
+        let speed = Speed { rate: Some(10 << 20), seconds_left: Some(5) };
+        let said = line("c", &Progress { all, images: vec![] }, speed);
         assert_eq!(said, "c: 50% of 100.0 MiB, 30.0 MiB reused, 10.0 MiB/s, 5 seconds left");
-        // What was long ago does not count.
-        pace.rate(begun + Duration::from_mins(1), bytes(60 << 20, 30 << 20));
-        assert_eq!(pace.rate(begun + Duration::from_secs(61), bytes(62 << 20, 30 << 20)), Some(2 << 20));
+        let said = line("c", &Progress { all, images: vec![] }, Speed::default());
+        assert_eq!(said, "c: 50% of 100.0 MiB, 30.0 MiB reused");
     }
 }

@@ -95,6 +95,7 @@ fn explained(args: &ExplainArgs) -> Result<Vec<Explained>, String> {
         strict_placement: args.strict_placement,
         host_aliases: args.names.host_aliases.as_ref().map(|aliases| aliases.0.clone()),
         dns: args.names.dns_config.clone(),
+        acr: (!args.allow.is_empty()).then(|| args.allow.clone().allowed(None)),
         profile: Arc::new(profile(&args.defaults)?),
         ..Settings::default()
     };
@@ -197,6 +198,13 @@ fn rows(cache: &ImageCache, request: &CacheRequest, seen: &Annotations, settings
         reuse.to_owned(),
         annotated(whence(seen.reuse.as_ref()), None, "default (--reuse-default)"),
     );
+    if request.referrers {
+        row("signatures, SBOMs", "kept with the images".to_owned(), "spec.referrers".to_owned());
+    }
+    if !request.logins.is_empty() {
+        let hosts = joined(request.logins.hosts.keys().map(ToString::to_string));
+        row("lent logins", hosts, joined(seen.acr.keys.iter().map(|key| (*key).to_owned())));
+    }
     for (host, access) in &request.access {
         let list = match access.transport {
             Transport::PlainHttp => &seen.plain_http,
@@ -278,11 +286,14 @@ fn pod(name: &str, request: &CacheRequest, settings: &Settings) -> Option<Value>
             recheck: false,
             serve_private: false,
             attestations: false,
+            referrers: request.referrers,
             dialect: request.dialect,
             lookup: request.lookup.clone(),
+            acr_domains: request.logins.domains(),
         },
         secrets: request.secrets.clone(),
         hosts: request.images.iter().map(Reference::host).cloned().collect(),
+        logins: request.logins.clone(),
         pod: request.pod.clone(),
         eips: request.eips.clone(),
     };

@@ -258,36 +258,17 @@ pub(super) fn count(n: usize, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::root::{Entry, EntryKind, ROOT_FORMAT};
+    use crate::model::{root::EntryKind, samples};
 
     fn root(cache: &str, run: u64, blobs: &[(&str, u64)]) -> Root {
-        let entry = |(name, size): &(&str, u64)| Entry {
-            digest: Digest::sha256(name.as_bytes()),
-            size: *size,
-            kind: EntryKind::Layer,
-            media_type: String::new(),
+        let entry = |(name, size): &(&str, u64)| samples::entry(name, *size, EntryKind::Layer);
+        let image = RootImage {
+            digest: Digest::sha256(blobs[0].0.as_bytes()),
+            platforms: vec!["linux/amd64".parse().unwrap()],
+            resolved: "2026-01-02T03:04:05Z".parse().unwrap(),
+            ..samples::image(&format!("{cache}:1"), blobs.iter().map(entry).collect())
         };
-        Root {
-            format: ROOT_FORMAT,
-            cache: CacheKey::local(cache).unwrap(),
-            name: cache.into(),
-            run,
-            inputs: String::new(),
-            credentials: String::new(),
-            store: String::new(),
-            serve_private: false,
-            images: vec![RootImage {
-                reference: format!("{cache}:1").parse().unwrap(),
-                digest: Digest::sha256(blobs[0].0.as_bytes()),
-                media_type: String::new(),
-                platforms: vec!["linux/amd64".parse().unwrap()],
-                resolved: "2026-01-02T03:04:05Z".parse().unwrap(),
-                overridden: false,
-                led: false,
-                public: None,
-                closure: blobs.iter().map(entry).collect(),
-            }],
-        }
+        Root { name: cache.into(), ..samples::root(&format!("local-{cache}"), run, vec![image]) }
     }
 
     fn listing() -> Listing {

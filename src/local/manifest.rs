@@ -2,16 +2,18 @@
 
 use std::{collections::BTreeMap, io::Read as _, path::Path};
 
+use super::upstream;
 use crate::{
     api::ImageCache,
     cli::PullArgs,
     model::{
+        acr::{Allowed, Logins},
         digest::Digest,
         judge::{self, Invalid},
         lookup::Lookup,
         platform::Platform,
         reference::{Reference, RegistryHost},
-        request::{Access, CacheKey, Dialect, PullRequest, Transport},
+        request::{Access, CacheKey, Dialect, PullRequest},
         settings::Settings,
     },
 };
@@ -32,12 +34,20 @@ pub enum ManifestError {
     Name(String),
 }
 
-/// The requests, with run 0: the run is known once the store is open. Beside each, its notices.
-pub fn requests(args: &PullArgs) -> Result<Vec<(PullRequest, Vec<String>)>, ManifestError> {
-    match &args.filename {
-        Some(path) => from_manifest(path, args),
-        None => Ok(vec![(from_flags(args)?, Vec::new())]),
+/// One cache to pull.
+pub struct Wanted {
+    /// With run 0: the run is known once the store is open.
+    pub request: PullRequest,
+    /// Password-free logins.
+    pub logins: Logins,
+    pub notices: Vec<String>,
+}
+
+pub fn requests(args: &PullArgs) -> Result<Vec<Wanted>, ManifestError> {
+    if let Some(path) = &args.filename {
+        return from_manifest(path, args);
     }
+    Ok(vec![Wanted { request: from_flags(args)?, logins: Logins::default(), notices: Vec::new() }])
 }
 
 fn from_flags(args: &PullArgs) -> Result<PullRequest, ManifestError> {
@@ -54,7 +64,7 @@ fn from_flags(args: &PullArgs) -> Result<PullRequest, ManifestError> {
         let words: Vec<String> = images.iter().map(ToString::to_string).collect();
         Digest::sha256(words.join("\n").as_bytes()).hex()[..12].to_owned()
     });
-    request(&name, images, BTreeMap::new(), Vec::new(), None, true, args)
+    request(&name, images, BTreeMap::new(), Vec::new(), None, (true, false), args)
 }
 
 /// The caches of a manifest, each with a name.
@@ -71,10 +81,15 @@ pub fn caches(path: &Path) -> Result<Vec<ImageCache>, ManifestError> {
     Ok(caches)
 }
 
-fn from_manifest(path: &Path, args: &PullArgs) -> Result<Vec<(PullRequest, Vec<String>)>, ManifestError> {
+fn from_manifest(path: &Path, args: &PullArgs) -> Result<Vec<Wanted>, ManifestError> {
     let shown = path.display().to_string();
     let caches = caches(path)?;
-    let settings = Settings { platforms: vec![Platform::host()], ..Settings::default() };
+    let own = |_| Allowed { region: args.acr.acr_region.clone(), everything: true, ..Allowed::default() };
+    let settings = Settings {
+        platforms: vec![Platform::host()],
+        acr: args.acr.own_identity().map(own),
+        ..Settings::default()
+    };
     let mut requests = Vec::new();
     for cache in caches {
         let name = cache.metadata.name.clone().unwrap_or_default();
@@ -85,7 +100,7 @@ fn from_manifest(path: &Path, args: &PullArgs) -> Result<Vec<(PullRequest, Vec<S
             invalid,
         })?;
         let mut notices = judged.notices;
-        if !wanted.secrets.is_empty() && args.authfile.is_none() {
+        if !wanted.secrets.is_empty() && args.upstream.authfile.is_none() {
             notices.push("spec.imagePullSecrets: there is no cluster to read secrets from: give --authfile for registries that need a login".to_owned());
         }
         let request = request(
@@ -94,11 +109,13 @@ fn from_manifest(path: &Path, args: &PullArgs) -> Result<Vec<(PullRequest, Vec<S
             wanted.access,
             wanted.platforms,
             Some(wanted.size_limit),
-            wanted.reuse,
+            (wanted.reuse, wanted.referrers),
             args,
         )?;
         let (dialect, lookup) = (wanted.dialect, wanted.lookup);
-        requests.push((PullRequest { dialect, lookup, ..request }, notices));
+        let acr_domains = wanted.logins.domains();
+        let request = PullRequest { dialect, lookup, acr_domains, ..request };
+        requests.push(Wanted { request, logins: wanted.logins, notices });
     }
     Ok(requests)
 }
@@ -109,25 +126,21 @@ fn request(
     mut access: BTreeMap<RegistryHost, Access>,
     platforms: Vec<Platform>,
     size_limit: Option<u64>,
-    reuse: bool,
+    (reuse, referrers): (bool, bool),
     args: &PullArgs,
 ) -> Result<PullRequest, ManifestError> {
     // Flags are the operator's own word: no overrides, and they win over the manifest.
-    for (hosts, transport) in
-        [(&args.insecure, Transport::HttpsUnverified), (&args.plain_http, Transport::PlainHttp)]
-    {
-        access.extend(hosts.iter().map(|host| (host.clone(), Access { transport, overridden: false })));
-    }
+    access.extend(upstream::access(&args.upstream));
     let platforms = [args.platform.clone(), platforms, vec![Platform::host()]]
         .into_iter()
         .find(|p| !p.is_empty())
         .unwrap_or_default();
-    let reuse = reuse && !args.no_reuse;
+    let (reuse, referrers) = (reuse && !args.no_reuse, referrers || args.referrers);
     Ok(PullRequest {
         cache: CacheKey::local(name).map_err(|_| ManifestError::Name(name.to_owned()))?,
         name: name.to_owned(),
         run: 0,
-        inputs: PullRequest::inputs_hash(&images, &platforms, &access, reuse),
+        inputs: String::new(),
         images,
         platforms,
         size_limit,
@@ -137,10 +150,13 @@ fn request(
         credentials_over_http: true,
         serve_private: false,
         attestations: args.attestations,
+        referrers,
         recheck: false,
         dialect: Dialect::ByHand,
         lookup: Lookup::default(),
-    })
+        acr_domains: BTreeMap::new(),
+    }
+    .with_inputs())
 }
 
 fn list(path: &Path) -> Result<Vec<Reference>, ManifestError> {

@@ -7,24 +7,26 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     bar::{self, Bars},
-    manifest,
+    login,
+    manifest::{self, Wanted},
+    upstream,
 };
 use crate::{
     cli::{Output, PullArgs},
     model::{
+        acr::Logins,
         advice,
         class::{EXIT_STOPPED, EXIT_USAGE},
-        credentials::Credentials,
         failure::Failure,
         report::{Outcome, progress_line},
-        request::PullRequest,
+        request::{Dialect, PullRequest},
     },
     ops::{
         clock,
         out::{print, tell},
     },
-    pull::{self, Pull, meter::Meter},
-    registry::{Client, CredentialSource},
+    pull::{self, Pull, meter::Meter, pace::Watch},
+    registry::CredentialSource,
     store::Store,
 };
 
@@ -38,12 +40,12 @@ pub async fn run(args: PullArgs, stop: CancellationToken) -> u8 {
         }
     };
     let mut status = 0;
-    for (request, notices) in requests {
+    for Wanted { request, logins, notices } in requests {
         for notice in notices {
             tell(&format!("{}: {notice}", request.name));
         }
         let ended = tokio::select! {
-            ended = one(request, &args) => ended,
+            ended = one(request, &logins, &args) => ended,
             () = stop.cancelled() => {
                 tell("told to stop; what was pulled so far is kept");
                 return EXIT_STOPPED;
@@ -57,13 +59,21 @@ pub async fn run(args: PullArgs, stop: CancellationToken) -> u8 {
     status
 }
 
-async fn one(request: PullRequest, args: &PullArgs) -> u8 {
+async fn one(request: PullRequest, logins: &Logins, args: &PullArgs) -> u8 {
     let dialect = request.dialect;
     let name = request.name.clone();
-    let outcome = match prepare(request, args) {
-        Ok(pull) => show(pull, args.output).await,
+    let prepared = async {
+        let lender = login::Lender::begin(logins, args).await?;
+        Ok((prepare(request, lender.source(), args)?, lender))
+    };
+    let outcome = match prepared.await {
+        Ok((pull, lender)) => tokio::select! {
+            outcome = show(pull, args.output) => outcome,
+            never = lender.renew() => match never {},
+        },
         Err(failure) => {
-            tell(&format!("{name}: {failure}"));
+            let failure: Failure = failure;
+            tell_run(&name, &failure, dialect);
             return failure.class.exit_code();
         }
     };
@@ -77,7 +87,7 @@ async fn one(request: PullRequest, args: &PullArgs) -> u8 {
     match &outcome.failure {
         Some(failure) => {
             if outcome.images.iter().all(|image| image.failure.is_none()) {
-                tell(&format!("{name}: {}: {failure}", failure.class));
+                tell_run(&name, failure, dialect);
             }
             failure.class.exit_code()
         }
@@ -85,18 +95,19 @@ async fn one(request: PullRequest, args: &PullArgs) -> u8 {
     }
 }
 
-fn prepare(mut request: PullRequest, args: &PullArgs) -> Result<Pull, Failure> {
+fn tell_run(name: &str, failure: &Failure, dialect: Dialect) {
+    tell(&format!("{name}: {}: {failure}", failure.class));
+    if let Some(advice) = advice::advice(failure.class, None, dialect) {
+        tell(&format!("  {advice}"));
+    }
+}
+
+fn prepare(mut request: PullRequest, source: CredentialSource, args: &PullArgs) -> Result<Pull, Failure> {
     let store = Store::create_or_open(&args.volume)?;
     // By hand every pull is a new run, and asks again what tags mean.
     request.run = store.highest_run(&request.cache)?.unwrap_or_default() + 1;
-    let source = match &args.authfile {
-        Some(path) => CredentialSource::Files(vec![path.clone()]),
-        None => CredentialSource::Fixed(Credentials::default()),
-    };
-    let mut config = pull::client_config(&request, source, args.auth_realm.clone());
-    config.limits.connections_per_host = args.connections.into();
-    config.limits.connections = config.limits.connections.max(args.connections.into());
-    let client = Client::new(config)?;
+    let config = pull::client_config(&request, source, args.upstream.auth_realm.clone());
+    let client = upstream::client(&args.upstream, config)?;
     let credentials = client.credentials().hash();
     let meter = Arc::new(Meter::new(request.images.len()));
     Ok(Pull { request, store, client, credentials, resolve_again: true, meter, now: clock::now() })
@@ -107,19 +118,17 @@ async fn show(pull: Pull, output: Output) -> Outcome {
     let (meter, name, images) = (pull.meter.clone(), pull.request.name.clone(), pull.request.images.clone());
     let bars = (output == Output::Text && std::io::stderr().is_terminal()).then(|| Bars::new(&images));
     let step = if bars.is_some() { Duration::from_millis(100) } else { Duration::from_secs(1) };
-    let (mut told, mut pace) = (None, bar::Pace::default());
+    let (mut told, mut watch) = (None, Watch::default());
     let mut tell_progress = || {
         let progress = meter.progress();
+        let pace = watch.pace(tokio::time::Instant::now(), &progress);
         if told.as_ref() == Some(&progress) || progress.all.total == 0 {
             return;
         }
         match (&bars, output) {
             (Some(bars), _) => bars.show(&progress),
-            (None, Output::Json) => print(&progress_line(&progress)),
-            (None, Output::Text) => {
-                let rate = pace.rate(tokio::time::Instant::now(), progress.all);
-                tell(&bar::line(&name, &progress, rate));
-            }
+            (None, Output::Json) => print(&progress_line(&progress, &pace)),
+            (None, Output::Text) => tell(&bar::line(&name, &progress, pace.all)),
         }
         told = Some(progress);
     };

@@ -1,5 +1,5 @@
 //! `imagecache verify`: hashes every blob that a root names again, on all cores, and says which caches and images
-//! are hurt. With repair, wrong blobs are taken out, so that the next pull fetches them.
+//! are hurt. Nothing is changed; `repair` goes on from what this finds.
 
 use std::{
     cell::Cell,
@@ -12,7 +12,6 @@ use std::{
     thread,
 };
 
-use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::{
@@ -20,10 +19,10 @@ use super::{
     table::{Align, columns, human},
 };
 use crate::{
-    cli::{Output, VerifyArgs},
-    model::{class::Class, digest::Digest, reference::Reference, request::CacheKey, root::Root},
-    ops::out::{print, tell},
-    store::{Store, StoreError, is_right},
+    model::{
+        class::Class, digest::Digest, failure::Failure, reference::Reference, request::CacheKey, root::Root,
+    },
+    store::{Store, StoreError, is_right_on_disk},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +48,11 @@ pub struct BadBlob {
     pub digest: Digest,
     pub size: u64,
     pub problem: Problem,
-    /// It was taken out, so that the next pull fetches it.
-    pub removed: bool,
+    /// It was fetched again: it is good now.
+    pub repaired: bool,
+    /// Why it could not be repaired. It is as it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
     pub used_by: Vec<User>,
 }
 
@@ -58,6 +60,8 @@ pub struct BadBlob {
 #[serde(rename_all = "camelCase")]
 pub enum Problem {
     Missing,
+    /// Cut short, or longer than it should be: no reader takes it for the blob.
+    WrongSize,
     WrongBytes,
     /// The disk cannot give its bytes.
     Unreadable,
@@ -71,32 +75,8 @@ pub struct User {
     pub image: Reference,
 }
 
-/// Runs the command and returns the exit status.
-pub fn run(args: &VerifyArgs) -> u8 {
-    let bar = ProgressBar::new(0);
-    let shown = verify(&args.volume, args.repair, &|progress| {
-        bar.set_length(progress.total);
-        bar.set_position(progress.done);
-    });
-    bar.finish_and_clear();
-    match shown {
-        Ok(verified) => {
-            print(&if args.output == Output::Json { verified.to_json() } else { verified.to_text() });
-            verified.class().map_or(0, Class::exit_code)
-        }
-        Err(error) => {
-            tell(&error.to_string());
-            error.class().exit_code()
-        }
-    }
-}
-
 /// `progress` is called from several threads, after every piece that was read.
-pub fn verify(
-    volume: &Path,
-    repair: bool,
-    progress: &(dyn Fn(Progress) + Sync),
-) -> Result<Verified, StoreError> {
+pub fn verify(volume: &Path, progress: &(dyn Fn(Progress) + Sync)) -> Result<Verified, StoreError> {
     let store = Store::open(volume)?;
     let (mut roots, mut broken) = (Vec::new(), Vec::new());
     for listed in store.roots()? {
@@ -115,47 +95,45 @@ pub fn verify(
         let done = done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         progress(Progress { done, total });
     };
-    let bad = in_parallel(&queue, |(digest, size)| check(&store, digest, *size, repair, &add))?;
+    let bad = in_parallel(&queue, |(digest, size)| check(&store, digest, *size, &add))?;
     let mut bad: Vec<BadBlob> = bad
         .into_iter()
-        .map(|(digest, size, problem, removed)| {
+        .map(|(digest, size, problem)| {
             let used_by = users(&roots, &digest);
-            BadBlob { digest, size, problem, removed, used_by }
+            BadBlob { digest, size, problem, repaired: false, failure: None, used_by }
         })
         .collect();
     bad.sort_by(|a, b| a.digest.cmp(&b.digest));
     Ok(Verified { store: store.id().to_owned(), blobs: queue.len(), bytes: total, bad, broken })
 }
 
-type Finding = (Digest, u64, Problem, bool);
+type Finding = (Digest, u64, Problem);
 
 fn check(
     store: &Store,
     digest: &Digest,
     size: u64,
-    repair: bool,
     add: &impl Fn(u64),
 ) -> Result<Option<Finding>, StoreError> {
-    let found = |problem, removed| Ok(Some((digest.clone(), size, problem, removed)));
+    let found = |problem| Ok(Some((digest.clone(), size, problem)));
     let Some(file) = store.find(digest, size)? else {
         add(size);
-        return found(Problem::Missing, false);
+        let there = store.size_in_place(digest)?.is_some_and(|there| there != size);
+        return found(if there { Problem::WrongSize } else { Problem::Missing });
     };
     // Counts the whole size, whatever happens: progress ends at its total.
     let left = Cell::new(size);
-    let checked = is_right(&file, digest, &|bytes| {
+    let checked = is_right_on_disk(&file, digest, &|bytes| {
         let counted = left.get().min(bytes);
         left.set(left.get() - counted);
         add(counted);
     });
     add(left.get());
-    let problem = match checked {
-        Ok(true) => return Ok(None),
-        Ok(false) => Problem::WrongBytes,
-        Err(_) => Problem::Unreadable,
-    };
-    let removed = repair && store.discard(digest, &file)?;
-    found(problem, removed)
+    match checked {
+        Ok(true) => Ok(None),
+        Ok(false) => found(Problem::WrongBytes),
+        Err(_) => found(Problem::Unreadable),
+    }
 }
 
 /// What the work found, from as many threads as there are cores. The first error ends it.
@@ -201,9 +179,18 @@ fn users(roots: &[Root], digest: &Digest) -> Vec<User> {
 }
 
 impl Verified {
-    /// What the command exits with; `None` if everything is right.
+    /// What the command exits with; `None` if everything is right, or is again.
     pub fn class(&self) -> Option<Class> {
-        (!self.bad.is_empty() || !self.broken.is_empty()).then_some(Class::BadContent)
+        let mut failures = self.left().map(|blob| blob.failure.as_ref());
+        match failures.next() {
+            Some(failure) => Some(failure.map_or(Class::BadContent, |failure| failure.class)),
+            None => (!self.broken.is_empty()).then_some(Class::BadContent),
+        }
+    }
+
+    /// What is still bad.
+    pub fn left(&self) -> impl Iterator<Item = &BadBlob> {
+        self.bad.iter().filter(|blob| !blob.repaired)
     }
 
     pub fn to_json(&self) -> String {
@@ -212,7 +199,7 @@ impl Verified {
 
     pub fn to_text(&self) -> String {
         let read = format!("{}, {}; store {}", count(self.blobs, "blob"), human(self.bytes), self.store);
-        if self.class().is_none() {
+        if self.bad.is_empty() && self.broken.is_empty() {
             return format!("every byte is right: {read}\n");
         }
         let mut parts = Vec::new();
@@ -220,28 +207,53 @@ impl Verified {
             parts.extend([self.bad_table(), "\n".into()]);
         }
         parts.extend(self.broken.iter().map(|broken| format!("{broken}\n")));
-        parts.push(format!("bad: {} of {read}\n", self.bad.len()));
-        if self.bad.iter().any(|blob| blob.problem != Problem::Missing && !blob.removed) {
-            parts.push("verify --repair takes the bad blobs out; then pull these caches again\n".into());
-        } else {
-            parts.push("pull these caches again: only what is missing is fetched\n".into());
+        for blob in self.left() {
+            parts.extend(
+                blob.failure
+                    .as_ref()
+                    .map(|failure| format!("{}: {}: {failure}\n", blob.digest, failure.class)),
+            );
+        }
+        let left = self.left().count();
+        let repaired = match self.bad.len() - left {
+            0 => String::new(),
+            repaired => format!(", {repaired} repaired"),
+        };
+        parts.push(format!("bad: {} of {read}{repaired}\n", self.bad.len()));
+        if self.left().any(|blob| blob.failure.is_some()) {
+            parts.push(
+                "what could not be repaired is as it was: run it again when its registry gives it\n".into(),
+            );
+        } else if left > 0 {
+            parts.push("verify --repair fetches them again from where they came\n".into());
         }
         parts.concat()
     }
 
     fn bad_table(&self) -> String {
         use Align::{Left, Right};
-        let header = [("PROBLEM", Left), ("SIZE", Right), ("CACHE", Left), ("IMAGE", Left), ("BLOB", Left)];
+        let header = [
+            ("PROBLEM", Left),
+            ("REPAIR", Left),
+            ("SIZE", Right),
+            ("CACHE", Left),
+            ("IMAGE", Left),
+            ("BLOB", Left),
+        ];
         let row = |(blob, user): (&BadBlob, &User)| {
-            let problem = match (blob.problem, blob.removed) {
-                (Problem::Missing, _) => "missing",
-                (Problem::WrongBytes, false) => "wrong bytes",
-                (Problem::WrongBytes, true) => "wrong bytes, taken out",
-                (Problem::Unreadable, false) => "unreadable",
-                (Problem::Unreadable, true) => "unreadable, taken out",
+            let problem = match blob.problem {
+                Problem::Missing => "missing",
+                Problem::WrongSize => "wrong size",
+                Problem::WrongBytes => "wrong bytes",
+                Problem::Unreadable => "unreadable",
+            };
+            let repair = match &blob.failure {
+                _ if blob.repaired => "done".to_owned(),
+                Some(failure) => failure.class.to_string(),
+                None => "-".to_owned(),
             };
             let (name, image) = (user.name.clone(), user.image.to_string());
-            vec![problem.to_owned(), human(blob.size), name, image, blob.digest.to_string()]
+            vec![problem.to_owned(), repair, human(blob.size), name, image, blob.digest.to_string()]
         };
         let lines = self.bad.iter().flat_map(|blob| blob.used_by.iter().map(move |user| (blob, user)));
         columns(&header, &lines.map(row).collect::<Vec<_>>())

@@ -10,8 +10,8 @@
 //! | `follow` | reading the roots while they change |
 //! | `proof` | which bytes are known to be right |
 //! | `reply`, `body` | responses, and bytes that are hashed while they go out |
-//! | `serve` | listener, connections, the road of a request |
-//! | `guard` | limits of progress, the watchdog |
+//! | `serve` | the road of a request |
+//! | `guard` | the watchdog |
 //! | `state` | what connections share: probes, report, metrics |
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};

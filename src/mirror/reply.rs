@@ -16,11 +16,12 @@ use super::{
 };
 use crate::model::{
     digest::{Digest, Hasher},
-    root::Entry,
+    root::{Entry, Referrer},
 };
 
 pub(super) type Reply = Response<Either<Full<Bytes>, BlobBody>>;
 
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const IMMUTABLE: &str = "max-age=31536000, immutable";
 
 pub(super) fn refusal(refusal: &Refusal) -> Reply {
@@ -39,6 +40,22 @@ pub(super) fn text(status: StatusCode, media_type: &str, body: impl Into<Bytes>)
     *reply.status_mut() = status;
     put(reply.headers_mut(), header::CONTENT_TYPE, media_type);
     put(reply.headers_mut(), header::CONTENT_LENGTH, &body.len().to_string());
+    reply
+}
+
+/// A list of referrers. A filter that was applied is named, so that clients do not filter again.
+pub(super) fn referrers(list: &[Referrer], artifact_type: Option<&str>) -> Reply {
+    let wanted = |referrer: &&Referrer| match artifact_type {
+        Some(wanted) => referrer.artifact_type.as_deref() == Some(wanted),
+        None => true,
+    };
+    let manifests: Vec<&Referrer> = list.iter().filter(wanted).collect();
+    let body = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}).to_string();
+    let mut reply = text(StatusCode::OK, INDEX, body);
+    if artifact_type.is_some() {
+        put(reply.headers_mut(), header::HeaderName::from_static("oci-filters-applied"), "artifactType");
+    }
+    put(reply.headers_mut(), header::CACHE_CONTROL, "no-cache");
     reply
 }
 

@@ -17,6 +17,8 @@ pub enum Route {
     Manifest(Repository, Wanted),
     Blob(Repository, Digest),
     Tags(Repository, Page),
+    /// What refers to a digest; perhaps only of one artifact type.
+    Referrers(Repository, Digest, Option<String>),
     Admin(Admin),
 }
 
@@ -96,7 +98,7 @@ pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, 
         "manifests" => Ok(Route::Manifest(repository(name, &query)?, wanted(last)?)),
         "blobs" => Ok(Route::Blob(repository(name, &query)?, digest(last)?)),
         "tags" if last == "list" => Ok(Route::Tags(repository(name, &query)?, query.page)),
-        // A mirror does not know what else refers to an image upstream: "none" would be a lie.
+        "referrers" => Ok(Route::Referrers(repository(name, &query)?, digest(last)?, query.artifact_type)),
         _ => Err(unknown()),
     }
 }
@@ -105,6 +107,7 @@ pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, 
 struct Query {
     namespace: Option<String>,
     page: Page,
+    artifact_type: Option<String>,
 }
 
 impl Query {
@@ -114,6 +117,7 @@ impl Query {
             match &*key {
                 "ns" => query.namespace = Some(value.into_owned()),
                 "last" => query.page.last = Some(value.into_owned()),
+                "artifactType" => query.artifact_type = Some(value.into_owned()),
                 "n" => query.page.n = value.parse().ok(),
                 _ => {}
             }
@@ -219,6 +223,11 @@ mod tests {
             assert!(matches!(get(&uri), Ok(Route::Blob(_, digest)) if digest.to_string() == D));
         }
         assert!(matches!(get(&format!("/v2/a/manifests/{D}")), Ok(Route::Manifest(_, Wanted::Digest(_)))));
+        let Ok(Route::Referrers(_, of, kind)) = get(&format!("/v2/a/referrers/{D}?artifactType=a%2Fb"))
+        else {
+            panic!()
+        };
+        assert_eq!((of.to_string(), kind.as_deref()), (D.to_owned(), Some("a/b")));
         let Ok(Route::Tags(_, page)) = get("/v2/a/tags/list?n=2&last=b%2B") else { panic!() };
         assert_eq!(page, Page { last: Some("b+".into()), n: Some(2) });
     }

@@ -1,26 +1,23 @@
-//! The server: listener, connections, and the road of one request from route to reply.
+//! The road of one request from route to reply. Its connection and the limits of that are `ops::server`'s.
 
 use std::{convert::Infallible, fs::File, io, sync::Arc, time::Duration};
 
 use http::{Method, Request, StatusCode};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{body::Incoming, service::service_fn};
 use serde_json::json;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    task::JoinHandle,
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     State,
-    guard::Progress,
     proof::{Identity, Verdict},
     reply::{self, Reply},
     route::{self, Page, Refusal, Repository, Route, Wanted},
 };
-use crate::model::{digest::Digest, root::Entry};
+use crate::{
+    model::{digest::Digest, root::Entry},
+    ops::server::{self, Limits},
+};
 
 /// Answers on the way when the server is told to stop get this long.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -38,73 +35,16 @@ pub(super) async fn listen(
     serves: Serves,
     stop: CancellationToken,
 ) {
-    let connections = Arc::new(Semaphore::new(state.config.max_connections));
-    let running = TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Too many open files, most likely: others end soon.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        match Arc::clone(&connections).try_acquire_owned() {
-            Ok(permit) => {
-                let (state, stop) = (Arc::clone(&state), stop.clone());
-                running.spawn(async move {
-                    connection(stream, state, serves, stop).await;
-                    drop(permit);
-                });
-            }
-            Err(_) => refuse(&stream),
-        }
-    }
-    drop(listener);
-    running.close();
-    if tokio::time::timeout(DRAIN, running.wait()).await.is_err() {
-        tracing::warn!("connections are cut that did not end in time");
-    }
-}
-
-/// A fast refusal: a client that waits in a queue could have gone on.
-fn refuse(stream: &TcpStream) {
-    let answer = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-    if let Err(error) = stream.try_write(answer) {
-        tracing::debug!(%error, "a connection beyond the limit is closed");
-    }
-}
-
-async fn connection(stream: TcpStream, state: Arc<State>, serves: Serves, stop: CancellationToken) {
-    drop(stream.set_nodelay(true));
-    let limit = state.config.progress_limit;
+    let limits = Limits {
+        connections: state.config.max_connections,
+        progress: state.config.progress_limit,
+        drain: DRAIN,
+    };
     let service = service_fn(move |request: Request<Incoming>| {
         let state = Arc::clone(&state);
         async move { Ok::<_, Infallible>(answer(&state, serves, &request).await) }
     });
-    let io = TokioIo::new(Progress::new(stream, limit));
-    let http = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limit)
-        .max_buf_size(64 << 10)
-        .serve_connection(io, service);
-    let mut http = std::pin::pin!(http);
-    let ended = tokio::select! {
-        ended = http.as_mut() => ended,
-        () = stop.cancelled() => {
-            http.as_mut().graceful_shutdown();
-            http.await
-        }
-    };
-    if let Err(error) = ended {
-        // Normal: containerd closes ranges early. Wrong bytes are logged where they are found.
-        tracing::debug!(%error, "a connection ended early");
-    }
+    server::serve(listener, service, limits, stop).await;
 }
 
 async fn answer(state: &Arc<State>, serves: Serves, request: &Request<Incoming>) -> Reply {
@@ -147,6 +87,9 @@ async fn registry(state: &Arc<State>, request: &Request<Incoming>, route: Route)
         Route::Manifest(repository, wanted) => manifest(state, request, &repository, &wanted).await,
         Route::Blob(repository, digest) => blob(state, request, &repository, &digest).await,
         Route::Tags(repository, page) => tags(state, &repository, &page),
+        Route::Referrers(repository, subject, kind) => {
+            referrers(state, &repository, &subject, kind.as_deref())
+        }
         Route::Admin(_) => Err(Refusal::not_found("UNSUPPORTED", "no such end point")),
     }
 }
@@ -246,6 +189,20 @@ fn tags(state: &State, repository: &Repository, page: &Page) -> Result<Reply, Re
         }
     }
     Ok(reply)
+}
+
+fn referrers(
+    state: &State,
+    repository: &Repository,
+    subject: &Digest,
+    artifact_type: Option<&str>,
+) -> Result<Reply, Refusal> {
+    let view = state.view();
+    let listed = view
+        .table
+        .referrers(repository, subject, |digest| state.proofs.is_lost(digest))
+        .ok_or_else(|| Refusal::not_found("MANIFEST_UNKNOWN", "what refers to this is not in this cache"))?;
+    Ok(reply::referrers(listed, artifact_type))
 }
 
 async fn open(state: &Arc<State>, entry: &Entry) -> io::Result<Option<File>> {

@@ -14,7 +14,7 @@ use crate::{
         digest::Digest,
         reference::RegistryHost,
         request::CacheKey,
-        root::{Entry, EntryKind, Root, RootImage},
+        root::{Entry, EntryKind, Referrer, Referrers, Root, RootImage},
     },
     store::StoredRoot,
 };
@@ -37,14 +37,17 @@ pub struct Table {
 
 #[derive(Debug, Default)]
 struct Contents {
-    tags: BTreeMap<String, (Timestamp, usize)>,
+    /// When it was resolved, by which image, and what it means.
+    tags: BTreeMap<String, (Timestamp, usize, Digest)>,
+    /// Lists of referrers, by what they refer to.
+    referrers: HashMap<Digest, (Timestamp, usize)>,
     digests: HashMap<Digest, Vec<usize>>,
 }
 
 #[derive(Debug)]
 struct Image {
-    digest: Digest,
     entries: HashMap<Digest, Entry>,
+    referrers: Option<Referrers>,
 }
 
 impl Image {
@@ -88,14 +91,25 @@ impl Table {
         let listed = policy.public_registries.contains(host) && !image.led;
         let tag_counts = !image.overridden || listed;
         // With a digest in the reference the tag is only a label.
-        if let (Some(tag), None, true) = (image.reference.tag(), image.reference.digest(), tag_counts) {
-            let newest = contents.tags.entry(tag.to_owned()).or_insert((image.resolved, index));
+        let tag = image.reference.tag().filter(|_| image.reference.digest().is_none());
+        let more = image.referrers.iter().flat_map(|referrers| &referrers.tags);
+        let tags = tag.map(|tag| (tag, &image.digest)).into_iter();
+        for (tag, digest) in tags.chain(more.map(|(tag, digest)| (&**tag, digest))).filter(|_| tag_counts) {
+            let newest = || (image.resolved, index, digest.clone());
+            let known = contents.tags.entry(tag.to_owned()).or_insert_with(newest);
+            if image.resolved > known.0 {
+                *known = newest();
+            }
+        }
+        // A list is a word of upstream's that changes, as a tag is.
+        for subject in image.referrers.iter().flat_map(|r| r.of.keys()).filter(|_| tag_counts) {
+            let newest = contents.referrers.entry(subject.clone()).or_insert((image.resolved, index));
             if image.resolved > newest.0 {
                 *newest = (image.resolved, index);
             }
         }
         let entries = image.closure.iter().map(|entry| (entry.digest.clone(), entry.clone())).collect();
-        self.images.push(Image { digest: image.digest.clone(), entries });
+        self.images.push(Image { entries, referrers: image.referrers.clone() });
     }
 
     /// A manifest or index, if the whole image is there: some clients choose a mirror once, by the manifest.
@@ -113,8 +127,8 @@ impl Table {
         };
         match wanted {
             Wanted::Tag(tag) => {
-                let (_, index) = self.contents(repository, true).next()?.tags.get(tag)?;
-                entry(*index, &self.images[*index].digest)
+                let (_, index, digest) = self.contents(repository, true).next()?.tags.get(tag)?;
+                entry(*index, digest)
             }
             Wanted::Digest(digest) => self
                 .contents(repository, false)
@@ -122,6 +136,19 @@ impl Table {
                 .flatten()
                 .find_map(|index| entry(*index, digest)),
         }
+    }
+
+    /// What refers to a digest, as upstream said when somebody asked; nothing where nobody did: "none" would be a lie.
+    pub fn referrers(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        lost: impl Fn(&Digest) -> bool,
+    ) -> Option<&[Referrer]> {
+        let of = |contents: &'_ Contents| contents.referrers.get(subject).copied();
+        let (_, index) = self.contents(repository, false).find_map(of)?;
+        let image = self.images.get(index).filter(|image| image.is_whole(&lost))?;
+        image.referrers.as_ref()?.of.get(subject).map(Vec::as_slice)
     }
 
     pub fn blob<'a>(
@@ -181,7 +208,7 @@ fn newest_run_of_each_image(roots: &[Arc<StoredRoot>]) -> HashMap<ImageOf<'_>, (
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::root::ROOT_FORMAT;
+    use crate::model::samples;
 
     fn digest(text: &str) -> Digest {
         Digest::sha256(text.as_bytes())
@@ -193,40 +220,23 @@ mod tests {
 
     fn image(reference: &str, content: &str, resolved: i64) -> RootImage {
         let entry = |name: String, kind| Entry {
-            digest: digest(&name),
-            size: 1,
-            kind,
             media_type: format!("application/{name}"),
+            ..samples::entry(&name, 1, kind)
         };
+        let closure = vec![
+            entry(format!("{content}-manifest"), EntryKind::Manifest),
+            entry(format!("{content}-layer"), EntryKind::Layer),
+        ];
         RootImage {
-            reference: reference.parse().unwrap(),
             digest: digest(&format!("{content}-manifest")),
-            media_type: "m".into(),
-            platforms: vec![],
             resolved: time(resolved),
-            overridden: false,
-            led: false,
             public: Some(time(resolved)),
-            closure: vec![
-                entry(format!("{content}-manifest"), EntryKind::Manifest),
-                entry(format!("{content}-layer"), EntryKind::Layer),
-            ],
+            ..samples::image(reference, closure)
         }
     }
 
     fn root(cache: &str, run: u64, images: Vec<RootImage>) -> Arc<StoredRoot> {
-        let root = Root {
-            format: ROOT_FORMAT,
-            cache: cache.parse().unwrap(),
-            name: cache.into(),
-            run,
-            inputs: String::new(),
-            credentials: String::new(),
-            store: String::new(),
-            serve_private: false,
-            images,
-        };
-        Arc::new(StoredRoot { root, digest: digest("root") })
+        Arc::new(StoredRoot { root: samples::root(cache, run, images), digest: digest("root") })
     }
 
     fn repository(host: Option<&str>, path: &str) -> Repository {
@@ -330,6 +340,55 @@ mod tests {
         assert!(table.manifest(&hub("team/a"), &Wanted::Digest(digest("a-manifest")), lost).is_none());
         assert!(table.blob(&hub("team/a"), &digest("a-layer"), lost).is_none());
         assert!(table.blob(&hub("team/a"), &digest("a-manifest"), lost).is_some());
+    }
+
+    #[test]
+    fn lists_of_referrers_and_the_tags_beside_them_follow_the_rules_of_tags() {
+        let subject = digest("a-manifest");
+        let listed = |resolved, overridden, name: &str| {
+            let referrer = Referrer {
+                media_type: "m".into(),
+                digest: digest("a-layer"),
+                size: 1,
+                artifact_type: Some(name.into()),
+                annotations: BTreeMap::new(),
+            };
+            let referrers = Referrers {
+                of: [(subject.clone(), vec![referrer])].into(),
+                tags: [("sha256-a.sig".to_owned(), subject.clone())].into(),
+            };
+            RootImage { referrers: Some(referrers), overridden, ..image("team/a:1", "a", resolved) }
+        };
+        let kind = |table: &Table, repository: Repository| {
+            let list = table.referrers(&repository, &subject, |_| false)?;
+            list[0].artifact_type.clone()
+        };
+        let bent = root("e", 1, vec![listed(30, true, "bent")]);
+        let table = Table::build(
+            &[
+                root("c", 1, vec![listed(10, false, "old")]),
+                root("d", 1, vec![listed(20, false, "new")]),
+                bent.clone(),
+                root("f", 1, vec![image("team/a:1", "a", 99)]),
+            ],
+            &Policy::default(),
+        );
+        assert_eq!(kind(&table, hub("team/a")).as_deref(), Some("new"));
+        assert_eq!(kind(&table, hub("team/b")), None);
+        assert!(table.referrers(&hub("team/a"), &digest("a-layer"), |_| false).is_none(), "nobody asked");
+        let lost = |d: &Digest| *d == digest("a-layer");
+        assert!(table.referrers(&hub("team/a"), &subject, lost).is_none());
+        assert_eq!(table.tags(&hub("team/a"), &Page::default()).unwrap().0, ["1", "sha256-a.sig"]);
+        let public = Policy { public_registries: vec!["docker.io".parse().unwrap()], ..Policy::default() };
+        for (policy, found) in [(Policy::default(), None), (public, Some("bent"))] {
+            let table = Table::build(std::slice::from_ref(&bent), &policy);
+            assert_eq!(kind(&table, hub("team/a")).as_deref(), found);
+        }
+        let private = RootImage { public: None, ..listed(1, false, "private") };
+        assert_eq!(
+            kind(&Table::build(&[root("p", 1, vec![private])], &Policy::default()), hub("team/a")),
+            None
+        );
     }
 
     #[test]

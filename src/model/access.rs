@@ -7,14 +7,14 @@ use super::{
     annotations::{Annotations, Origin},
     reference::{Reference, RegistryHost},
     request::{Access, Transport},
-    settings::Settings,
 };
 
-/// How each host is reached, and which of them get no credentials.
+/// How each host is reached, and which of them get no credentials. `credentials`: whether there are some that may travel
+/// over plain HTTP.
 pub(super) fn access(
     images: &[Reference],
     seen: &Annotations,
-    settings: &Settings,
+    credentials: bool,
     notices: &mut Vec<String>,
 ) -> (BTreeMap<RegistryHost, Access>, BTreeSet<RegistryHost>) {
     let (plain, unverified) = (&seen.plain_http, &seen.skip_verify);
@@ -51,7 +51,7 @@ pub(super) fn access(
         } else if !by_name {
             anonymous.insert(host.clone());
             notices.push(format!("{key} says all: {host} gets no credentials unless it is named"));
-        } else if transport == Transport::PlainHttp && settings.credentials_over_http {
+        } else if transport == Transport::PlainHttp && credentials {
             notices.push(format!("{host} is reached over plain HTTP: credentials for it are not protected"));
         }
     }

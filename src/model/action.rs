@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{judge::SecretName, pod::PodShape, reference::RegistryHost, request::PullRequest};
+use super::{acr, judge::SecretName, pod::PodShape, reference::RegistryHost, request::PullRequest};
 use crate::api::ImageCacheStatus;
 
 /// Carried out in this order: status (with the object's resourceVersion, and only if it differs), then the
@@ -24,10 +24,18 @@ pub struct Plan {
 pub enum Action {
     /// Make the request Secret, the credentials Secret and the Job of this run, in this order.
     StartRun(Box<StartRun>),
-    /// Write the credentials Secret of the live Job again: the pull secrets changed.
-    RenewCredentials { run: u64, secrets: Vec<SecretName>, hosts: BTreeSet<RegistryHost> },
+    /// Write the credentials Secret of the live Job again: the pull secrets changed, or a login runs out.
+    RenewCredentials {
+        run: u64,
+        secrets: Vec<SecretName>,
+        hosts: BTreeSet<RegistryHost>,
+        logins: acr::Logins,
+    },
     /// Remove both Secrets of the run, then its Job with its pod. The Job goes last: it is what is seen.
     RemoveRun { run: u64, job: JobId },
+    /// Remove both Secrets of a run that was given up before its Job was seen. Should that be missed, they go when the
+    /// next run starts, or with the object.
+    RemoveSecrets { run: u64 },
     /// Delete the ImageCache after a live read.
     DeleteObject(DeleteObject),
 }
@@ -38,6 +46,8 @@ pub struct StartRun {
     pub secrets: Vec<SecretName>,
     /// Only entries that match one of these reach the worker.
     pub hosts: BTreeSet<RegistryHost>,
+    /// Password-free logins, taken when this is carried out.
+    pub logins: acr::Logins,
     /// What is special about its pod.
     pub pod: PodShape,
     /// Addresses that it holds as long as it lives.

@@ -58,9 +58,12 @@ pub fn advice(class: Class, host: Option<&RegistryHost>, dialect: Dialect) -> Op
                 .into(),
             Dialect::ByHand => "look at the events of the pull pod: resources, taints, volume topology".into(),
         },
-        Class::Quota => {
-            "raise the quota of the operator's namespace or of the cloud account, or wait until other pulls end".into()
-        }
+        Class::Quota => match dialect {
+            Dialect::ByHand => "raise the disk quota of this user, or free what counts against it".into(),
+            _ => "raise the quota that is named, of the operator's namespace, of the cloud account or of the store's \
+                  volume, or wait until other pulls end"
+                .into(),
+        },
         Class::WorkerImage => "check the image and the pull secrets of the operator's own deployment".into(),
         Class::OutOfMemory => "raise the memory limit of the pull pods in the operator's settings".into(),
         Class::ServerError | Class::Evicted | Class::Unknown | Class::InvalidSpec => return None,

@@ -142,8 +142,9 @@ impl Credentials {
         self.files.iter().map(file).collect()
     }
 
-    /// A stable hash of the entries and their order; empty without any. For comparing, not for keeping secrets:
-    /// it may be stored, because it covers whole entries and cannot be turned back.
+    /// A stable hash of the entries and their order; empty without any. It only says whether two sets are the same.
+    /// It is stored in roots, so it is no secret, but neither is it a password hash: who can read it and knows all
+    /// entries but a weak password could try passwords against it.
     pub fn hash(&self) -> String {
         if self.is_empty() {
             return String::new();
@@ -208,13 +209,15 @@ fn secret(value: &Value) -> Result<Secret, &'static str> {
             let text = String::from_utf8(bytes).map_err(|_| "auth is not text")?;
             let (username, password) =
                 text.split_once(':').ok_or("auth has no colon: write user:password")?;
-            (username.to_owned(), password.trim_matches('\0').to_owned())
+            (username.to_owned(), password.to_owned())
         }
         None => match (word("username"), word("password")) {
             (username, Some(password)) => (username.unwrap_or_default().to_owned(), password.to_owned()),
             _ => return Err("it has neither auth nor username and password"),
         },
     };
+    // Some tools pad with NULs what they encode.
+    let password = password.trim_matches('\0').to_owned();
     match (username.as_str(), password.as_str()) {
         (_, "") => Err("the password is empty"),
         // Docker's mark, and containerd's, for a refresh token in the place of a password.

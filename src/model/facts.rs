@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::{
+    acr::Logins,
+    failure::Failure,
     judge::SecretName,
     platform::Platform,
     reference::RegistryHost,
@@ -26,10 +28,23 @@ pub struct Facts {
     /// The mirror's newest report, if one is known.
     pub mirror: Option<MirrorFact>,
     pub queue: Queue,
+    /// What became of the last password-free login, as the gatherer remembers.
+    pub login: Option<LoginFact>,
     /// Why the Job could not be made when that was last tried (a quota, an admission webhook).
     pub refused: Option<String>,
     /// The platforms of the cluster's nodes, in a stable order.
     pub node_platforms: Vec<Platform>,
+}
+
+impl Facts {
+    /// When the running worker's login is to be taken again. A new leader does not know, and takes it at once.
+    pub fn login_due(&self, logins: &Logins, run: i64, now: Timestamp) -> Option<Timestamp> {
+        (!logins.is_empty()).then(|| self.login_of(run).map_or(now, |login| login.again))
+    }
+
+    pub fn login_of(&self, run: i64) -> Option<&LoginFact> {
+        self.login.as_ref().filter(|login| u64::try_from(run) == Ok(login.run))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -114,6 +129,15 @@ pub enum SecretState {
     Unusable(String),
 }
 
+/// A password-free login that was taken for a run, or could not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginFact {
+    pub run: u64,
+    /// When it is to be taken again, or tried again.
+    pub again: Timestamp,
+    pub failure: Option<Failure>,
+}
+
 /// The mirror's report, cut down to this cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MirrorFact {
@@ -133,4 +157,24 @@ pub struct Queue {
     pub eips: BTreeMap<String, String>,
     /// Caches that wait for a slot with the first try of their inputs, and come before this one: as many as matter.
     pub first_tries_ahead: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::acr::Registry;
+
+    #[test]
+    fn a_login_is_due_when_it_says_so_and_at_once_when_nobody_knows() {
+        let (now, later) = (Timestamp::UNIX_EPOCH, Timestamp::from_second(60).unwrap());
+        let mut logins = Logins::default();
+        let mut facts = Facts::default();
+        assert_eq!(facts.login_due(&logins, 3, now), None, "there is none to take");
+        let personal = Registry::Personal("cn-hangzhou".parse().unwrap());
+        logins.hosts.insert("registry.cn-hangzhou.aliyuncs.com".parse().unwrap(), personal);
+        assert_eq!(facts.login_due(&logins, 3, now), Some(now));
+        facts.login = Some(LoginFact { run: 3, again: later, failure: None });
+        assert_eq!(facts.login_due(&logins, 3, now), Some(later));
+        assert_eq!(facts.login_due(&logins, 4, now), Some(now), "that was another run's");
+    }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     access::access,
+    acr,
     annotations::{self, Annotations, Origin, Set},
     digest::Digest,
     lookup::Lookup,
@@ -18,6 +19,7 @@ use super::{
     pod::{PodShape, shape},
     reference::{Reference, RegistryHost},
     request::{Access, CacheKey, Dialect},
+    served,
     settings::Settings,
 };
 use crate::api::{ImageCache, ImageCacheSpec, image_cache::Serve, keys};
@@ -60,8 +62,12 @@ pub struct CacheRequest {
     pub access: BTreeMap<RegistryHost, Access>,
     /// Hosts that get no credentials: their transport was set by a blanket `all`, which names no one.
     pub anonymous: BTreeSet<RegistryHost>,
+    /// Password-free logins, allowed by the operator.
+    pub logins: acr::Logins,
     pub reuse: bool,
     pub serve: Serve,
+    /// Whether signatures and the like are kept too.
+    pub referrers: bool,
     pub dialect: Dialect,
     /// How names are looked up.
     pub lookup: Lookup,
@@ -115,7 +121,7 @@ impl FromStr for SecretName {
 }
 
 /// RFC 1123, as Kubernetes checks names.
-fn is_dns_name(text: &str, most: usize) -> bool {
+pub fn is_dns_name(text: &str, most: usize) -> bool {
     let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let label = |l: &str| {
         l.bytes().next().is_some_and(word)
@@ -159,14 +165,26 @@ pub fn judge_spec(
     let size = stronger("spec.imageCacheSize", size, seen.size_gib.take(), &mut notices);
     let retention_days = stronger("spec.retentionDays", days, seen.retention_days.take(), &mut notices);
     let platforms = platforms(asked, &seen, &mut notices);
-    let (access, anonymous) = access(&images, &seen, settings, &mut notices);
+    let sent = settings.credentials_over_http && !secrets.is_empty();
+    let (access, anonymous) = access(&images, &seen, sent, &mut notices);
     let pod = shape(&seen, &access, settings, &mut notices, &mut seen_invalid);
+    let lookup = lookup(&seen);
+    // Plain HTTP or an unchecked certificate is too little for a lent login, whoever set it. An alias or a name server is
+    // not: whoever answers at that address must show the name's certificate.
+    let weakened = |host: &RegistryHost| access.contains_key(host) || anonymous.contains(host);
+    let hosts: BTreeSet<&RegistryHost> = images.iter().map(Reference::host).collect();
+    let logins = acr::decide(&seen.acr, hosts, weakened, settings.acr.as_ref());
+    if spec.serve == Some(Serve::Cluster) {
+        notices.extend(served::by_digest_only(&images, &access, &lookup, settings));
+    }
     if let Some(flash) = seen.flash.as_ref().filter(|flash| flash.value) {
         notices.push(format!("{}: no snapshots are made here, so it has no effect", flash.key));
     }
     notices.append(&mut seen.notices);
+    notices.extend(logins.notices);
     invalid.append(&mut seen.invalid);
     invalid.append(&mut seen_invalid);
+    invalid.extend(logins.invalid);
     if !invalid.is_empty() {
         return (Err(invalid), notices);
     }
@@ -178,10 +196,12 @@ pub fn judge_spec(
         platforms,
         access,
         anonymous,
+        logins: logins.logins,
         reuse: seen.reuse.as_ref().map_or(settings.reuse_default, |reuse| reuse.value),
         serve: spec.serve.unwrap_or(Serve::Public),
+        referrers: spec.referrers.unwrap_or(false),
         dialect: seen.dialect.unwrap_or_default(),
-        lookup: lookup(&seen),
+        lookup,
         pod,
         eips: seen.existing_eips.iter().flat_map(|set| set.value.iter().cloned()).collect(),
         inputs: String::new(),
@@ -224,17 +244,30 @@ fn short_hash(words: &[u8]) -> String {
 /// Size and retention are no part of it: a changed limit pulls nothing that is complete. Nor are the operator's
 /// defaults: an edit of those is for the next pull.
 fn inputs(request: &CacheRequest) -> String {
-    let CacheRequest { images, secrets, platforms, access, anonymous, reuse, serve, lookup, .. } = request;
+    let CacheRequest { images, secrets, platforms, access, anonymous, logins, reuse, serve, lookup, .. } =
+        request;
     let access: BTreeMap<_, _> = access.iter().filter(|(_, access)| access.overridden).collect();
     let anonymous: BTreeSet<_> = anonymous.iter().filter(|host| access.contains_key(host)).collect();
-    let hosts = lookup.hosts_overridden.then_some(&lookup.hosts);
-    let dns = lookup.dns.as_ref().filter(|_| lookup.dns_overridden);
     let images: BTreeSet<&Reference> = images.iter().collect();
     let secrets: BTreeSet<&SecretName> = secrets.iter().collect();
     let platforms: BTreeSet<&Platform> = platforms.iter().collect();
-    let words =
-        serde_json::to_vec(&(images, secrets, platforms, access, anonymous, reuse, serve, hosts, dns));
-    Digest::sha256(&words.unwrap_or_default()).hex()[..32].to_owned()
+    let words = (images, secrets, platforms, access, anonymous, reuse, serve);
+    // What is not asked for is as if it did not exist: no cache is pulled again for its sake.
+    let words = if request.referrers {
+        serde_json::to_vec(&(words, "referrers"))
+    } else {
+        serde_json::to_vec(&words)
+    };
+    let mut words = words.unwrap_or_default();
+    let hosts = lookup.hosts_overridden.then_some(&lookup.hosts);
+    let dns = lookup.dns.as_ref().filter(|_| lookup.dns_overridden);
+    if hosts.is_some() || dns.is_some() {
+        words.extend(serde_json::to_vec(&(hosts, dns)).unwrap_or_default());
+    }
+    if !logins.is_empty() {
+        words.extend(serde_json::to_vec(logins).unwrap_or_default());
+    }
+    Digest::sha256(&words).hex()[..32].to_owned()
 }
 
 fn count(invalid: &mut Vec<Invalid>, field: &str, n: usize, least: usize, most: usize) {

@@ -13,10 +13,12 @@ use super::{
     report::Outcome,
     text::cut,
 };
-use crate::api::image_cache::{Ledger, LedgerFailure, LedgerRoot};
+use crate::api::image_cache::{Ledger, LedgerFailure, LedgerLoss, LedgerRoot};
 
 /// Failure messages are kept in the ledger and repeated in conditions.
 pub const MAX_MESSAGE: usize = 1000;
+/// Content that was lost sooner than this after it came belongs to a streak of losses.
+const LASTS: SignedDuration = SignedDuration::from_hours(1);
 
 impl Ledger {
     /// Status was lost: the highest run whose Job is seen is taken over as one that nobody remembers.
@@ -115,6 +117,13 @@ impl Ledger {
         let run = u64::try_from(root.run).unwrap_or_default();
         mirror.broken.contains(&run)
             || self.differs(mirror) && root.mirror_store_id.as_ref() != Some(&mirror.store)
+    }
+
+    pub(super) fn lose(&mut self, now: Timestamp) {
+        let Some(root) = self.root.take() else { return };
+        let soon = now.duration_since(root.at.0) < LASTS;
+        let before = self.lost.take().filter(|_| soon).map_or(0, |lost| lost.times);
+        self.lost = Some(LedgerLoss { times: before.saturating_add(1), last: Time(now) });
     }
 
     /// The mirror serves another store than the one the content went to.

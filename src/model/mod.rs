@@ -1,6 +1,7 @@
 //! The pure core: what we decide. Nothing here reads a clock, a file, the network or the environment.
 
 mod access;
+pub mod acr;
 pub mod action;
 pub mod advice;
 pub mod annotations;
@@ -29,6 +30,10 @@ pub mod request;
 pub mod retry;
 pub mod root;
 pub mod run;
+#[cfg(test)]
+pub(crate) mod samples;
+mod secrets;
+pub mod served;
 pub mod settings;
 pub mod stage;
 pub mod status;

@@ -9,15 +9,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 pub use super::action::{Action, Again, DeleteObject, Event, JobId, Plan, StartRun};
 use super::{
     class::Class,
-    facts::{Facts, JobFact, SecretState},
+    facts::{Facts, JobFact},
     judge::{CacheRequest, Judged},
-    ledger::versions,
     platform::Platform,
     reference::{Reference, RegistryHost},
     report::Outcome,
     request::PullRequest,
     retry::{self, after},
     run::{self, RunState},
+    secrets::Secrets,
     settings::{OnExpiry, Settings},
     stage::{Stage, Standing},
     status::Telling,
@@ -25,8 +25,8 @@ use super::{
 };
 use crate::api::image_cache::{Ledger, Serve};
 
-/// While a Job is at work its pull secrets are read again this often.
-const RENEWAL: Duration = Duration::from_mins(1);
+mod credentials;
+
 /// A running worker's log is read this often. Everything else about it comes from watches.
 const PROGRESS: Duration = Duration::from_secs(2);
 
@@ -116,7 +116,7 @@ impl<'a> Course<'a> {
     fn walk(&mut self) -> Walked {
         self.ledger.recover(self.facts.jobs.iter().map(|job| job.run).max().unwrap_or_default());
         if self.facts.mirror.as_ref().is_some_and(|mirror| self.ledger.is_lost(mirror)) {
-            self.ledger.root = None;
+            self.ledger.lose(self.now);
         }
         let judged = self.judged;
         let request = match &judged.request {
@@ -140,13 +140,7 @@ impl<'a> Course<'a> {
         let live = at_work.is_some().then_some(self.ledger.run);
         self.remove_jobs(live);
         if let Some(stage) = at_work {
-            // Tokens may live shorter than a pull: the worker reads its credentials again when it is denied.
-            let due = self.facts.secrets_read.map_or(self.now, |read| after(read, RENEWAL));
-            self.asked_for_secrets = due <= self.now;
-            if !request.secrets.is_empty() {
-                self.at(due.max(after(self.now, PROGRESS)));
-            }
-            self.renew_credentials(request);
+            self.keep_credentials(request);
             self.ledger.secrets_missing = None;
             return Walked::At(stage);
         }
@@ -160,7 +154,10 @@ impl<'a> Course<'a> {
 
     /// Looks after the Job of the open run; a stage if it is still at work.
     fn collect(&mut self, request: &CacheRequest) -> Option<Stage> {
-        let job = self.job()?;
+        let Some(job) = self.job() else {
+            self.collect_login(request);
+            return None;
+        };
         match run::look(job, self.settings, self.now) {
             RunState::Going => {
                 self.within(Duration::from_secs(10));
@@ -283,6 +280,12 @@ impl<'a> Course<'a> {
         } else if idle && self.ledger.root.is_some() {
             self.ledger.secrets_missing = None;
             return Stage::Ready;
+        } else if idle && let Some(loss) = &self.ledger.lost {
+            let due = retry::due_after_loss(loss, self.judged.object.uid.as_str(), self.settings);
+            if due > self.now {
+                self.at(due);
+                return Stage::Waiting;
+            }
         }
         self.asked_for_secrets = true;
         let versions = match self.secrets(request) {
@@ -325,9 +328,15 @@ impl<'a> Course<'a> {
             self.within(Duration::from_secs(10));
         } else {
             let hosts = hosts.difference(&request.anonymous).cloned().collect();
-            let (pod, eips) = (request.pod.clone(), request.eips.clone());
-            let (request, secrets) = (self.pull_request(request), request.secrets.clone());
-            self.actions.push(Action::StartRun(Box::new(StartRun { request, secrets, hosts, pod, eips })));
+            let start = StartRun {
+                request: self.pull_request(request),
+                secrets: request.secrets.clone(),
+                hosts,
+                logins: request.logins.clone(),
+                pod: request.pod.clone(),
+                eips: request.eips.clone(),
+            };
+            self.actions.push(Action::StartRun(Box::new(start)));
             self.within(Duration::from_secs(30));
             return Stage::Preparing(self.facts.refused.clone());
         }
@@ -341,7 +350,7 @@ impl<'a> Course<'a> {
             cache: object.uid.clone(),
             name: object.name.clone(),
             run: u64::try_from(self.ledger.run).unwrap_or_default(),
-            inputs: PullRequest::inputs_hash(&request.images, &platforms, &request.access, request.reuse),
+            inputs: String::new(),
             images: request.images.clone(),
             platforms,
             size_limit: Some(request.size_limit),
@@ -352,9 +361,12 @@ impl<'a> Course<'a> {
             recheck: self.ledger.root.is_none() && self.ledger.answered,
             serve_private: request.serve == Serve::Cluster,
             attestations: false,
+            referrers: request.referrers,
             dialect: request.dialect,
             lookup: request.lookup.clone(),
+            acr_domains: request.logins.domains(),
         }
+        .with_inputs()
     }
 
     /// What the object says, else what the operator says, else what the nodes are.
@@ -366,42 +378,8 @@ impl<'a> Course<'a> {
         })
     }
 
-    fn renew_credentials(&mut self, request: &CacheRequest) {
-        let Secrets::Found(versions) = self.secrets(request) else { return };
-        if versions != self.ledger.secrets {
-            self.ledger.secrets = versions;
-            let hosts: BTreeSet<RegistryHost> = request.images.iter().map(Reference::host).cloned().collect();
-            self.actions.push(Action::RenewCredentials {
-                run: u64::try_from(self.ledger.run).unwrap_or_default(),
-                secrets: request.secrets.clone(),
-                hosts: hosts.difference(&request.anonymous).cloned().collect(),
-            });
-        }
-    }
-
-    fn secrets(&self, request: &CacheRequest) -> Secrets {
-        let seen: Vec<_> = request.secrets.iter().map(|name| (name, self.facts.secrets.get(name))).collect();
-        let missing: Vec<String> = seen
-            .iter()
-            .filter_map(|(name, state)| match state {
-                Some(SecretState::Missing) => Some(format!(
-                    "pull secret {name} does not exist: create it, or correct spec.imagePullSecrets"
-                )),
-                Some(SecretState::Forbidden) => Some(format!(
-                    "pull secret {name} may not be used: its owner has not granted it to this cache"
-                )),
-                Some(SecretState::Unusable(why)) => Some(format!("pull secret {name} cannot be used: {why}")),
-                Some(SecretState::Found { .. }) | None => None,
-            })
-            .collect();
-        if !missing.is_empty() {
-            return Secrets::Missing(missing.join("; "));
-        }
-        let read: Option<Vec<_>> = seen.into_iter().map(|(name, state)| state.map(|s| (name, s))).collect();
-        read.map_or(Secrets::Unread, |read| Secrets::Found(versions(read)))
-    }
-
     fn finish(mut self, stage: Stage) -> Plan {
+        self.remove_secrets();
         let failure = self.ledger.failure.clone();
         let stalls_at = failure.as_ref().map(|failure| retry::stalls_at(failure, self.settings));
         if let Some(at) = stalls_at.filter(|at| *at > self.now) {
@@ -423,11 +401,4 @@ impl<'a> Course<'a> {
         let again = self.soonest.map_or(Again::OnChange, |then| Again::After(wait(then)));
         Plan { actions: self.actions, status, events, again }
     }
-}
-
-enum Secrets {
-    /// Read and usable; their versions.
-    Found(String),
-    Unread,
-    Missing(String),
 }

@@ -26,6 +26,25 @@ pub struct Progress {
     pub images: Vec<Bytes>,
 }
 
+/// How fast bytes come, and how long the rest takes at that; nothing where it is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Speed {
+    /// Bytes a second over the last ten seconds. What is reused does not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<u64>,
+}
+
+/// Beside a [`Progress`]. For those who watch: the controller reads bytes only, so that no rate is ever written into
+/// an object, where it would be old at once and cost a write a second.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    pub all: Speed,
+    pub images: Vec<Speed>,
+}
+
 /// What became of one image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageOutcome {
@@ -61,6 +80,7 @@ pub struct Outcome {
     pub notices: Vec<String>,
 }
 
+/// What is read; a progress line holds more than this, for others.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "camelCase")]
 enum Line {
@@ -98,8 +118,26 @@ type ImageRecord = (Option<Digest>, u64, u64, u64, bool, Option<Class>);
 #[error("the worker's termination message cannot be read: {0}")]
 pub struct ReportError(String);
 
-pub fn progress_line(progress: &Progress) -> String {
-    serde_json::to_string(&Line::Progress { progress: progress.clone() }).unwrap_or_default()
+/// One line; in each place the bytes, and how fast they come.
+pub fn progress_line(progress: &Progress, pace: &Pace) -> String {
+    #[derive(Serialize)]
+    struct Moving {
+        #[serde(flatten)]
+        bytes: Bytes,
+        #[serde(flatten)]
+        speed: Speed,
+    }
+    #[derive(Serialize)]
+    struct Told {
+        report: &'static str,
+        all: Moving,
+        images: Vec<Moving>,
+    }
+    let speeds = pace.images.iter().copied().chain(std::iter::repeat(Speed::default()));
+    let moving = |(bytes, speed)| Moving { bytes, speed };
+    let images = progress.images.iter().copied().zip(speeds).map(moving).collect();
+    let told = Told { report: "progress", all: moving((progress.all, pace.all)), images };
+    serde_json::to_string(&told).unwrap_or_default()
 }
 
 /// The newest progress in a piece of a log.
@@ -263,10 +301,19 @@ mod tests {
 
     #[test]
     fn the_newest_progress_line_counts() {
-        let line =
-            |done| progress_line(&Progress { all: Bytes { done, total: 9, reused: 0 }, images: vec![] });
+        let bytes = |done| Bytes { done, total: 9, reused: 0 };
+        let line = |done| {
+            let speed = Speed { rate: Some(3), seconds_left: None };
+            let pace = Pace { all: speed, images: vec![] };
+            progress_line(&Progress { all: bytes(done), images: vec![bytes(done)] }, &pace)
+        };
+        assert_eq!(
+            line(1),
+            r#"{"report":"progress","all":{"done":1,"total":9,"reused":0,"rate":3},"images":[{"done":1,"total":9,"reused":0}]}"#
+        );
         let log = format!("{}\n{}\n{{\"report\":\"progress\",\"al", line(1), line(2));
-        assert_eq!(last_progress(&log).unwrap().all.done, 2);
+        let read = last_progress(&log).unwrap();
+        assert_eq!((read.all, read.images), (bytes(2), vec![bytes(2)]));
         assert_eq!(last_progress("nothing"), None);
     }
 }

@@ -144,11 +144,17 @@ pub struct PullRequest {
     /// Whether attestations that an index names are kept, with everything they consist of.
     #[serde(default)]
     pub attestations: bool,
+    /// Whether what refers to the images is kept too: signatures, attestations, SBOMs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub referrers: bool,
     #[serde(default)]
     pub dialect: Dialect,
     /// How names are looked up, where it is not as the machine does.
     #[serde(default)]
     pub lookup: Lookup,
+    /// Custom domains of ACR instances that get a lent login, with the regions whose token services may see it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub acr_domains: BTreeMap<RegistryHost, Vec<String>>,
 }
 
 impl PullRequest {
@@ -163,22 +169,37 @@ impl PullRequest {
         (self.access(host).overridden && !listed) || self.lookup.overrides(host)
     }
 
-    /// A stable hash of what decides the content. The run, names and limits are not part of it.
-    pub fn inputs_hash(
-        images: &[Reference],
-        platforms: &[Platform],
-        access: &BTreeMap<RegistryHost, Access>,
-        reuse: bool,
-    ) -> String {
-        let words = serde_json::to_vec(&(images, platforms, access, reuse)).unwrap_or_default();
-        Digest::sha256(&words).hex()[..32].to_owned()
+    /// ACR's token services of both editions, public and in a VPC, for hosts whose name does not tell.
+    pub fn acr_realms(&self) -> Vec<(RegistryHost, String)> {
+        let mut realms = Vec::new();
+        for (host, regions) in &self.acr_domains {
+            for region in regions {
+                let names = ["dockerauth", "dockerauth-vpc", "dockerauth-ee", "dockerauth-ee-vpc"];
+                realms.extend(names.map(|name| (host.clone(), format!("{name}.{region}.aliyuncs.com"))));
+            }
+        }
+        realms
+    }
+
+    /// With a stable hash of what decides the content. The run, names and limits are not part of it.
+    #[must_use]
+    pub fn with_inputs(self) -> Self {
+        let words = (&self.images, &self.platforms, &self.access, self.reuse);
+        // What is not asked for changes no hash: nothing is pulled again for a setting that did not exist.
+        let words = if self.referrers {
+            serde_json::to_vec(&(words, "referrers"))
+        } else {
+            serde_json::to_vec(&words)
+        };
+        let inputs = Digest::sha256(&words.unwrap_or_default()).hex()[..32].to_owned();
+        Self { inputs, ..self }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::lookup::HostAlias;
+    use crate::model::{lookup::HostAlias, samples};
 
     #[test]
     fn a_cache_key_is_safe_as_a_folder_name() {
@@ -190,14 +211,28 @@ mod tests {
     }
 
     #[test]
+    fn a_custom_domain_trusts_the_token_services_of_its_region_only() {
+        let mut request = samples::request("shop", vec![]);
+        assert_eq!(request.acr_realms(), vec![]);
+        let host: RegistryHost = "images.example.com".parse().unwrap();
+        request.acr_domains.insert(host.clone(), vec!["cn-beijing".to_owned()]);
+        let realms = request.acr_realms();
+        assert!(realms.contains(&(host, "dockerauth-ee.cn-beijing.aliyuncs.com".to_owned())), "{realms:?}");
+        assert!(realms.iter().all(|(_, realm)| realm.ends_with(".cn-beijing.aliyuncs.com")));
+    }
+
+    #[test]
     fn the_inputs_hash_changes_with_what_decides_the_content() {
-        let images: Vec<Reference> = vec!["nginx:1".parse().unwrap()];
-        let one = PullRequest::inputs_hash(&images, &[], &BTreeMap::new(), true);
-        assert_eq!(one, PullRequest::inputs_hash(&images, &[], &BTreeMap::new(), true));
-        assert_ne!(
-            one,
-            PullRequest::inputs_hash(&images, &["linux/amd64".parse().unwrap()], &BTreeMap::new(), true)
-        );
+        let asked = || samples::request("shop", vec!["nginx:1".parse().unwrap()]);
+        let one = asked().with_inputs().inputs;
+        assert_eq!(one, PullRequest { run: 7, size_limit: Some(1), ..asked() }.with_inputs().inputs);
+        for other in [
+            PullRequest { platforms: vec!["linux/amd64".parse().unwrap()], ..asked() },
+            PullRequest { reuse: false, ..asked() },
+            PullRequest { referrers: true, ..asked() },
+        ] {
+            assert_ne!(one, other.with_inputs().inputs);
+        }
     }
 
     #[test]

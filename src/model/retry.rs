@@ -9,7 +9,7 @@ use super::{
     digest::Digest,
     settings::Settings,
 };
-use crate::api::image_cache::LedgerFailure;
+use crate::api::image_cache::{LedgerFailure, LedgerLoss};
 
 const FIRST_TRANSIENT: Duration = Duration::from_secs(30);
 const FIRST_PERMANENT: Duration = Duration::from_mins(5);
@@ -34,8 +34,7 @@ pub fn due(failure: &LedgerFailure, uid: &str, queue_full: bool, settings: &Sett
         Kind::Transient => (FIRST_TRANSIENT, settings.retry_transient),
         Kind::Permanent | Kind::Waits => (FIRST_PERMANENT, settings.retry_permanent),
     };
-    let doublings = u32::try_from(failure.attempts.saturating_sub(1)).unwrap_or(0).min(16);
-    let mut delay = first.saturating_mul(1 << doublings).min(most);
+    let mut delay = grown(first, failure.attempts).min(most);
     let lasted = Duration::try_from(failure.last.0.duration_since(failure.first.0)).unwrap_or_default();
     if lasted >= settings.stalled_after {
         delay = delay.max(lasted / 2).min(settings.retry_permanent);
@@ -44,6 +43,20 @@ pub fn due(failure: &LedgerFailure, uid: &str, queue_full: bool, settings: &Sett
         delay = delay.saturating_mul(2);
     }
     after(failure.last.0, delay.mul_f64(jitter(uid, failure.run)))
+}
+
+/// Lost content is pulled at once; where that does not last, like after transient failures.
+pub fn due_after_loss(loss: &LedgerLoss, uid: &str, settings: &Settings) -> Timestamp {
+    if loss.times <= 1 {
+        return loss.last.0;
+    }
+    let delay = grown(FIRST_TRANSIENT, loss.times - 1).min(settings.retry_transient);
+    after(loss.last.0, delay.mul_f64(jitter(uid, loss.times.into())))
+}
+
+fn grown(first: Duration, attempts: i32) -> Duration {
+    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(0).min(16);
+    first.saturating_mul(1 << doublings)
 }
 
 /// From 0.8 to 1.

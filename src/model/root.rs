@@ -1,6 +1,8 @@
 //! A root: one complete pull of one cache, with everything gc and the mirror need, so that nobody parses
 //! manifests later.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +49,31 @@ pub struct RootImage {
     pub public: Option<Timestamp>,
     /// Every digest the image needs here, itself included, each once.
     pub closure: Vec<Entry>,
+    /// What refers to the image, if that was asked for. Its content is part of the closure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub referrers: Option<Referrers>,
+}
+
+/// Signatures, attestations and the like, as upstream listed them when the image was resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Referrers {
+    /// By what they refer to: the image, and the manifests of its platforms. An empty list is upstream's answer too.
+    pub of: BTreeMap<Digest, Vec<Referrer>>,
+    /// Tags by which they are found where the API is not used: those of cosign, and the referrers tag.
+    pub tags: BTreeMap<String, Digest>,
+}
+
+/// A descriptor in a list of referrers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Referrer {
+    pub media_type: String,
+    pub digest: Digest,
+    pub size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +96,7 @@ pub enum EntryKind {
 
 impl Root {
     /// Every digest of the cache once, with its size.
-    pub fn closure(&self) -> std::collections::BTreeMap<&Digest, u64> {
+    pub fn closure(&self) -> BTreeMap<&Digest, u64> {
         self.images.iter().flat_map(|image| &image.closure).map(|entry| (&entry.digest, entry.size)).collect()
     }
 

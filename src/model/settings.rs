@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    acr::Allowed,
     cloud::Cloud,
     lookup::{Dns, HostAlias},
     platform::Platform,
@@ -23,6 +24,8 @@ pub struct Settings {
     pub public_registries: Vec<RegistryHost>,
     /// Whether a credential may go to a registry that is listed as plain HTTP by name.
     pub credentials_over_http: bool,
+    /// Password-free pulls from ACR. Unset: the operator has no identity there.
+    pub acr: Option<Allowed>,
     /// Pull Jobs at once, in all and for one upstream host.
     pub max_jobs: u32,
     pub max_jobs_per_host: u32,
@@ -73,6 +76,7 @@ impl Default for Settings {
             platforms: Vec::new(),
             public_registries: Vec::new(),
             credentials_over_http: true,
+            acr: None,
             max_jobs: 4,
             max_jobs_per_host: 3,
             no_progress: MINUTE * 10,

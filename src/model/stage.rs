@@ -173,6 +173,7 @@ mod tests {
             row("edit failed for good", Stage::Waiting, T, F, auth, ("UpdateFailed", "Auth", [F, T, F, T])),
             row("store lost the bytes", pulling(), F, T, None, ("Creating", "ContentLost", [F, F, T, F])),
             row("lost, waits", Stage::Queued(None), F, T, None, ("Creating", "ContentLost", [F, F, T, F])),
+            row("lost again, waits", Stage::Waiting, F, T, None, ("Creating", "ContentLost", [F, F, T, F])),
             row("expired, kept", Stage::Expired, F, F, None, ("Expired", "Expired", [F, F, F, T])),
         ]
     }

@@ -5,4 +5,5 @@ pub mod http;
 pub mod logging;
 pub mod metrics;
 pub mod out;
+pub mod server;
 pub mod shutdown;

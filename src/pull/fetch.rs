@@ -2,8 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::Range,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
@@ -27,7 +26,7 @@ use crate::{
         root::{Entry, EntryKind, RootImage},
     },
     registry::Client,
-    store::{Block, Lease, Store, partial::CHECKPOINTS_ABOVE},
+    store::{Block, Lease, Store},
 };
 
 /// What every blob of a run needs. Shared by all of its tasks.
@@ -52,12 +51,12 @@ pub(super) struct Fetcher {
 }
 
 /// One blob of the queue.
-pub(super) struct Job<'a> {
+pub(super) struct Job {
     pub index: usize,
-    pub blob: &'a Blob,
-    pub host: &'a RegistryHost,
+    pub blob: Blob,
+    pub host: RegistryHost,
     pub gauge: Arc<Gauge>,
-    pub queue: &'a Queue,
+    pub queue: Arc<Queue>,
     /// Since when another pull is waited for, and how much of it was durable then.
     pub watch: Mutex<Option<(Instant, u64)>>,
 }
@@ -83,7 +82,7 @@ impl Fetcher {
     ) -> Result<(), Failure> {
         let stored = block_in_place(|| self.store.look(&entry.digest, entry.size))?.is_some();
         let read = self.documents.get(&entry.digest);
-        if stored && !self.wrong.contains(&entry.digest) {
+        if stored && (!self.wrong.contains(&entry.digest) || self.is_done(&entry.digest)) {
             // Read from upstream in this run, or taken over with a complete root.
             if read.is_some() {
                 gauge.fetched();
@@ -105,14 +104,15 @@ impl Fetcher {
             ingest.finish()
         })
         .await?;
+        self.done(&entry.digest);
         gauge.fetched();
         Ok(())
     }
 
     /// Brings one blob into the store. Its digest is in the lease already.
     /// Its connection is free for others as soon as all bytes have come.
-    pub(super) async fn obtain(&self, job: &Job<'_>) -> Result<Ended, Failure> {
-        let (blob, gauge) = (job.blob, &job.gauge);
+    pub(super) async fn obtain(&self, job: &Job) -> Result<Ended, Failure> {
+        let (blob, gauge) = (&job.blob, &job.gauge);
         if self.reuse_stored(blob).await? {
             if self.done(&blob.digest) {
                 gauge.reuse();
@@ -140,8 +140,12 @@ impl Fetcher {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone())
     }
 
+    fn is_done(&self, digest: &Digest) -> bool {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
+    }
+
     /// Another pull is fetching it. It is waited for as long as enough of it becomes durable.
-    fn out_of_patience(&self, blob: &Blob, job: &Job<'_>) -> Result<bool, Failure> {
+    fn out_of_patience(&self, blob: &Blob, job: &Job) -> Result<bool, Failure> {
         let patience = self.client.limits().patience;
         let durable = block_in_place(|| self.store.durable(&blob.digest, blob.size))?;
         let mut watch = job.watch.lock().unwrap_or_else(PoisonError::into_inner);
@@ -161,7 +165,7 @@ impl Fetcher {
         if block_in_place(|| self.store.look(&blob.digest, blob.size))?.is_none() {
             return Ok(false);
         }
-        if self.done.lock().unwrap_or_else(PoisonError::into_inner).contains(&blob.digest) {
+        if self.is_done(&blob.digest) {
             return Ok(true);
         }
         if self.wrong.contains(&blob.digest) {
@@ -188,10 +192,11 @@ impl Fetcher {
         }
     }
 
-    /// From the first repository that gives it; one that denies or garbles it does not end the search. Bytes with the
+    /// From the first repository that gives it; one that denies or garbles it does not end the search, nor does a
+    /// registry that is down if another one has it. Bytes with the
     /// wrong digest are fetched once more from the start, because what was resumed may be what was wrong.
-    async fn fetch(&self, job: &Job<'_>, adopt: bool) -> Result<(), Failure> {
-        let blob = job.blob;
+    async fn fetch(&self, job: &Job, adopt: bool) -> Result<(), Failure> {
+        let blob = &job.blob;
         let (mut first, mut restarted, mut sources): (Option<Failure>, _, _) =
             (None, false, blob.images.iter());
         let mut source = sources.next();
@@ -206,15 +211,17 @@ impl Fetcher {
                 Ok(()) => return Ok(()),
                 Err(failed) => failed,
             };
-            let next = matches!(failure.class, Class::Auth | Class::NotFound | Class::BadContent);
-            if !next {
-                return Err(first.unwrap_or(failure));
-            }
-            if at_the_end && !restarted {
+            if at_the_end && !restarted && failure.class == Class::BadContent {
                 restarted = true;
             } else {
+                let host = image.reference.host();
+                let elsewhere = |index: &&usize| self.images[**index].reference.host() != host;
+                source = match failure.class {
+                    Class::Auth | Class::NotFound | Class::BadContent => sources.next(),
+                    class if is_upstreams(class) => sources.find(elsewhere),
+                    _ => None,
+                };
                 first.get_or_insert(failure.clone());
-                source = sources.next();
             }
             if failure.class == Class::BadContent {
                 job.queue.show(job.index, None);
@@ -228,7 +235,7 @@ impl Fetcher {
     }
 
     /// A file of our own, with what earlier attempts of this cache made durable.
-    async fn begin(&self, job: &Job<'_>, adopt: bool) -> Result<Arc<Download>, Failure> {
+    async fn begin(&self, job: &Job, adopt: bool) -> Result<Arc<Download>, Failure> {
         let (store, digest, size) = (self.store.clone(), job.blob.digest.clone(), job.blob.size);
         let cache = self.cache.clone();
         let mut ingest = blocking(move || {
@@ -240,11 +247,11 @@ impl Fetcher {
         })
         .await?;
         // Whole without a byte from the registry: then it has to say that we may have it.
-        if size > 0 && ingest.is_complete() && !self.may_have(job.blob).await {
+        if size > 0 && ingest.is_complete() && !self.may_have(&job.blob).await {
             ingest = block_in_place(|| self.store.ingest(&job.blob.digest, size))?;
         }
         job.gauge.add(ingest.written());
-        let alone = self.ranges_are_ignored(job.host);
+        let alone = self.ranges_are_ignored(&job.host);
         let download = Arc::new(Download::new(Arc::new(ingest), job.gauge.clone(), alone));
         job.queue.show(job.index, Some(download.clone()));
         Ok(download)
@@ -266,9 +273,9 @@ impl Fetcher {
     }
 
     /// Everything, with the help of others or alone.
-    async fn fetch_from(&self, image: &RootImage, job: &Job<'_>, download: &Download) -> Result<(), Failure> {
+    async fn fetch_from(&self, image: &RootImage, job: &Job, download: &Download) -> Result<(), Failure> {
         loop {
-            self.receive(image, job.blob, download, false).await?;
+            self.receive(image, &job.blob, download, false).await?;
             // Those who help may still give something back.
             let changed = download.changed.notified();
             if download.ingest.is_complete() || job.blob.size == 0 {
@@ -280,128 +287,8 @@ impl Fetcher {
         }
     }
 
-    /// One more connection for a blob that others have begun. A failure leaves the rest to them.
-    pub(super) async fn help(&self, job: &Job<'_>, download: &Download) {
-        let Some(image) = job.blob.images.first().and_then(|index| self.images.get(*index)) else { return };
-        if let Err(failure) = self.receive(image, job.blob, download, true).await {
-            tracing::debug!(%failure, "a part of a blob is left to its first connection");
-        }
-    }
-
-    /// Takes part after part, until none is free.
-    async fn receive(
-        &self,
-        image: &RootImage,
-        blob: &Blob,
-        download: &Download,
-        helps: bool,
-    ) -> Result<(), Failure> {
-        while let Some((part, ask)) = download.claim() {
-            let mut left = part.clone();
-            let result = self.part(image, blob, download, &mut left, ask, helps).await;
-            let useless = helps && !matches!(result, Ok(true));
-            download.leave(left, useless);
-            if !result? {
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    /// Streams from the start of `left` towards `ask`, as far as the parts on the way are free. `left` shrinks to what
-    /// was not written. `false` if the registry ignores ranges, which is of no help to anybody.
-    async fn part(
-        &self,
-        image: &RootImage,
-        blob: &Blob,
-        download: &Download,
-        left: &mut Range<u64>,
-        ask: u64,
-        helps: bool,
-    ) -> Result<bool, Failure> {
-        let (host, repository) = (image.reference.host(), image.reference.repository());
-        let wanted = left.start..ask;
-        let mut body = self.client.blob_range(host, repository, &blob.digest, blob.size, wanted).await?;
-        if body.ignores_ranges() {
-            self.no_ranges.lock().unwrap_or_else(PoisonError::into_inner).insert(host.clone());
-            if helps {
-                return Ok(false);
-            }
-        }
-        let mut buffer = self.block();
-        // What was taken from the stream; `left.start` follows when it is written.
-        let mut at = left.start;
-        let result = loop {
-            if at == left.end && at < ask {
-                match download.go_on(at) {
-                    Some(end) => left.end = end,
-                    // Somebody else has the next part.
-                    None => break Ok(()),
-                }
-            }
-            let mut bytes = match body.next().await {
-                Ok(Some(bytes)) => bytes,
-                Ok(None) => break Ok(()),
-                Err(failure) => break Err(failure),
-            };
-            while !bytes.is_empty() {
-                if at == left.end {
-                    match download.go_on(at) {
-                        Some(end) => left.end = end,
-                        None => break,
-                    }
-                }
-                // Blocks end at multiples of their size, so that all but the first are aligned in the file.
-                let size = buffer.capacity() as u64;
-                let room = (left.start / size + 1) * size - left.start;
-                let room = usize::try_from(room.min(left.end - left.start)).unwrap_or(usize::MAX);
-                let taken = buffer.fill(&bytes, room);
-                let _ = bytes.split_to(taken);
-                at += taken as u64;
-                download.received(taken as u64);
-                if buffer.len() == room && (room == buffer.capacity() || at.is_multiple_of(size)) {
-                    buffer = self.write(download, left, buffer).await?;
-                }
-            }
-        };
-        if !buffer.is_empty() {
-            buffer = self.write(download, left, buffer).await?;
-        }
-        self.blocks.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
-        result.map(|()| true)
-    }
-
-    /// Hashing and writing are work for another thread; meanwhile the connection fills its own buffers.
-    async fn write(
-        &self,
-        download: &Download,
-        left: &mut Range<u64>,
-        mut block: Block,
-    ) -> Result<Block, Failure> {
-        let (ingest, at, written) = (download.ingest.clone(), left.start, block.len() as u64);
-        let block = blocking(move || {
-            ingest.write_at(at, &mut block)?;
-            block.clear();
-            Ok(block)
-        })
-        .await?;
-        left.start += written;
-        if download.ingest.size() > CHECKPOINTS_ABOVE && download.checkpoint_is_due() {
-            let (ingest, cache) = (download.ingest.clone(), self.cache.clone());
-            let running = download.checkpointing.clone();
-            // Not waited for: if it fails the blob is spoiled, which shows when it is verified.
-            tokio::task::spawn_blocking(move || {
-                if let Err(error) = ingest.checkpoint(&cache) {
-                    tracing::debug!(%error, "no checkpoint");
-                }
-                running.store(false, Relaxed);
-            });
-        }
-        Ok(block)
-    }
-
     /// Work for the disk: others have the connection meanwhile. After a failure the blob has it again.
-    async fn finish(&self, job: &Job<'_>, download: &Download) -> Result<(), Failure> {
+    async fn finish(&self, job: &Job, download: &Download) -> Result<(), Failure> {
         job.queue.free(job.index);
         let ingest = download.ingest.clone();
         let finished = match blocking(move || ingest.verify()).await {
@@ -411,15 +298,12 @@ impl Fetcher {
         job.queue.take_again(job.index);
         finished
     }
+}
 
-    /// One buffer for each connection that receives is all that bodies ever take: 64 MiB at most.
-    fn block(&self) -> Block {
-        let kept = self.blocks.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let size = if self.client.limits().connections > 16 { 2 << 20 } else { 4 << 20 };
-        let mut block = kept.unwrap_or_else(|| Block::new(size));
-        block.clear();
-        block
-    }
+/// The registry is out of reach, and another one may not be.
+fn is_upstreams(class: Class) -> bool {
+    use Class::{Certificate, Dns, Network, PlainHttp, RateLimited, ServerError, Timeout};
+    matches!(class, Network | Dns | Timeout | RateLimited | ServerError | PlainHttp | Certificate)
 }
 
 /// Bytes a second that another pull has to make durable for us to wait for it.

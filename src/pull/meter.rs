@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -14,13 +14,15 @@ use crate::model::{
     root::Entry,
 };
 
-/// One blob's counter, shared by whoever moves its bytes.
+/// One blob's counter, shared by whoever moves its bytes. One word, so that nobody sees half of a change.
 #[derive(Debug)]
 pub struct Gauge {
     size: u64,
+    /// Bytes that are done; with [`REUSED`] they were not moved. A blob is far below that.
     done: AtomicU64,
-    reused: AtomicBool,
 }
+
+const REUSED: u64 = 1 << 63;
 
 impl Gauge {
     pub fn add(&self, bytes: u64) {
@@ -34,22 +36,21 @@ impl Gauge {
 
     /// The store had it: nothing was moved.
     pub fn reuse(&self) {
-        self.reused.store(true, Relaxed);
-        self.done.store(self.size, Relaxed);
+        self.done.store(self.size | REUSED, Relaxed);
     }
 
     pub fn fetched(&self) {
-        self.reused.store(false, Relaxed);
         self.done.store(self.size, Relaxed);
     }
 
     pub fn was_reused(&self) -> bool {
-        self.reused.load(Relaxed)
+        self.done.load(Relaxed) & REUSED != 0
     }
 
     fn bytes(&self) -> Bytes {
-        let done = self.done.load(Relaxed).min(self.size);
-        Bytes { done, total: self.size, reused: if self.was_reused() { done } else { 0 } }
+        let word = self.done.load(Relaxed);
+        let done = (word & !REUSED).min(self.size);
+        Bytes { done, total: self.size, reused: if word & REUSED == 0 { 0 } else { done } }
     }
 }
 
@@ -84,7 +85,7 @@ impl Meter {
     }
 
     pub fn gauge(&self, digest: &Digest, size: u64) -> Arc<Gauge> {
-        let new = || Arc::new(Gauge { size, done: AtomicU64::new(0), reused: AtomicBool::new(false) });
+        let new = || Arc::new(Gauge { size, done: AtomicU64::new(0) });
         lock(&self.blobs).entry(digest.clone()).or_insert_with(new).clone()
     }
 
@@ -129,6 +130,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::model::root::EntryKind;
 
@@ -167,5 +172,53 @@ mod tests {
         assert_eq!(meter.progress().all.done, 60);
         gauge.fetched();
         assert_eq!(meter.progress().all.done, 100);
+    }
+
+    proptest! {
+        /// Whatever happens to blobs on the way, in whatever order images become known.
+        #[test]
+        fn no_sum_ever_goes_back_and_the_end_is_the_total_to_the_byte(
+            sizes in prop::collection::vec(0_u64..1000, 6),
+            held in prop::collection::vec(prop::collection::btree_set(0_usize..6, 0..6), 3),
+            steps in prop::collection::vec((0_usize..9, 0_usize..6, 0_u64..700), 0..60),
+            ends in prop::collection::vec(any::<bool>(), 6),
+        ) {
+            let meter = Meter::new(held.len());
+            let blobs: Vec<Entry> = (0..6).map(|i| entry(&i.to_string(), sizes[i])).collect();
+            let closure = |image: usize| held[image].iter().map(|i| blobs[*i].clone()).collect::<Vec<_>>();
+            let gauge = |i: usize| meter.gauge(&blobs[i].digest, blobs[i].size);
+            let mut before = meter.progress();
+            let mut check = |meter: &Meter| {
+                let now = meter.progress();
+                let pairs = before.images.iter().chain([&before.all]).zip(now.images.iter().chain([&now.all]));
+                for (old, new) in pairs {
+                    prop_assert!(old.done <= new.done && old.total <= new.total, "{before:?} {now:?}");
+                    prop_assert!(new.reused <= new.done && new.done <= new.total, "{now:?}");
+                }
+                before = now;
+                Ok(())
+            };
+            for (kind, i, bytes) in steps {
+                match kind {
+                    0..3 => meter.image(kind, &closure(kind)),
+                    3..6 => gauge(i).add(bytes),
+                    6 => gauge(i).restart(),
+                    7 => gauge(i).reuse(),
+                    _ => gauge(i).fetched(),
+                }
+                check(&meter)?;
+            }
+            (0..held.len()).for_each(|image| meter.image(image, &closure(image)));
+            (0..6).for_each(|i| if ends[i] { gauge(i).reuse() } else { gauge(i).fetched() });
+            check(&meter)?;
+            let sum = |of: &BTreeSet<usize>| Bytes {
+                done: of.iter().map(|i| sizes[*i]).sum(),
+                total: of.iter().map(|i| sizes[*i]).sum(),
+                reused: of.iter().filter(|i| ends[**i]).map(|i| sizes[*i]).sum(),
+            };
+            let end = meter.progress();
+            prop_assert_eq!(&end.images, &held.iter().map(sum).collect::<Vec<_>>());
+            prop_assert_eq!(end.all, sum(&held.iter().flatten().copied().collect()));
+        }
     }
 }

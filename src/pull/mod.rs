@@ -4,31 +4,32 @@
 mod commit;
 mod download;
 mod fetch;
+mod fill;
 pub mod meter;
+pub mod pace;
 mod permission;
 mod plan;
 mod preflight;
 mod queue;
+mod receive;
+mod referrers;
+pub mod repair;
 mod resolve;
 pub mod worker;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use futures::{StreamExt as _, future::join_all, stream};
+use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
-use tokio::{
-    task::block_in_place,
-    time::{Instant, timeout},
-};
+use tokio::task::block_in_place;
 
-use fetch::{Fetcher, Job};
+use fetch::Fetcher;
 use meter::Meter;
 use permission::Holdings;
-use queue::{Next, Queue};
 use resolve::Resolved;
 
 use crate::{
@@ -47,8 +48,6 @@ use crate::{
 
 /// Images resolved, and small documents put into the store, at one time.
 const AT_ONCE: usize = 16;
-/// How long a blob that another pull is fetching is put aside.
-const ASIDE: Duration = Duration::from_millis(100);
 /// How often the closure is looked at again after the root; what a collector took meanwhile is fetched again.
 const LAST_LOOKS: usize = 5;
 /// How often a lease says that its owner lives.
@@ -144,7 +143,7 @@ impl Pull {
             None => self.resolve_all(&lease, &holdings).await?,
         };
         holdings.add_public(&images);
-        let fetcher = Fetcher {
+        let fetcher = Arc::new(Fetcher {
             store: self.store.clone(),
             client: self.client.clone(),
             lease: lease.clone(),
@@ -158,7 +157,7 @@ impl Pull {
             commits: commit::Commits::default(),
             blocks: Mutex::default(),
             no_ranges: Mutex::default(),
-        };
+        });
         self.preflight(&fetcher, &lease)?;
         let filled = {
             let filling = self.fill(&fetcher);
@@ -181,10 +180,10 @@ impl Pull {
         if let Some(lease) = Arc::into_inner(lease) {
             block_in_place(|| lease.release())?;
         }
-        block_in_place(|| {
-            self.store.tidy(&held)?;
-            self.store.rewrite_index()
-        })?;
+        // The cache is complete: what is left to do is no reason to pull it again.
+        if let Err(error) = block_in_place(|| self.store.tidy(&held).and(self.store.rewrite_index())) {
+            tracing::warn!(%error, "the pull is complete, but its leftovers or index.json are not as they should be");
+        }
         Ok(root)
     }
 
@@ -310,12 +309,12 @@ impl Pull {
     }
 
     /// Blobs, then the root, then the last look that makes the root true.
-    async fn fill(&self, fetcher: &Fetcher) -> Result<Digest, Ended> {
-        self.fetch_all(fetcher).await?;
+    async fn fill(&self, fetcher: &Arc<Fetcher>) -> Result<Digest, Ended> {
+        fill::all(fetcher, &self.meter).await.map_err(Ended::Images)?;
         block_in_place(|| self.store.sync_blobs())?;
         let mut left = self.missing(fetcher)?;
         if !left.is_empty() {
-            self.fetch_all(fetcher).await?;
+            fill::all(fetcher, &self.meter).await.map_err(Ended::Images)?;
             block_in_place(|| self.store.sync_blobs())?;
         }
         let root = Root {
@@ -336,7 +335,7 @@ impl Pull {
                 block_in_place(|| self.store.sync_blobs())?;
                 return Ok(digest);
             }
-            self.fetch_all(fetcher).await?;
+            fill::all(fetcher, &self.meter).await.map_err(Ended::Images)?;
         }
         let names: Vec<String> = left.iter().take(3).map(ToString::to_string).collect();
         Err(Failure::new(
@@ -358,52 +357,6 @@ impl Pull {
         })
     }
 
-    /// Small documents, and beside them the blobs, the largest first. After a failure nothing new is started; what
-    /// runs finishes, so that the next try has less to do.
-    async fn fetch_all(&self, fetcher: &Fetcher) -> Result<(), Ended> {
-        let blobs = plan::blobs(&fetcher.images);
-        let limits = self.client.limits();
-        let hosts: Vec<RegistryHost> = blobs
-            .iter()
-            .filter_map(|blob| blob.images.first().and_then(|index| fetcher.images.get(*index)))
-            .map(|image| image.reference.host().clone())
-            .collect();
-        let queue = Queue::new(hosts.clone(), limits.connections_per_host, limits.connections);
-        let jobs: Vec<Job<'_>> = blobs
-            .iter()
-            .zip(&hosts)
-            .enumerate()
-            .map(|(index, (blob, host))| {
-                let gauge = self.meter.gauge(&blob.digest, blob.size);
-                Job { index, blob, host, gauge, queue: &queue, watch: Mutex::default() }
-            })
-            .collect();
-        let failures = Mutex::new(BTreeMap::new());
-        let failed = |index: usize, failure: Failure| {
-            failures.lock().unwrap_or_else(PoisonError::into_inner).entry(index).or_insert(failure);
-        };
-        // Twice as many as connections: what is received is written and synced while others receive.
-        let movers = (0..limits.connections.max(1) * 2).map(|_| mover(fetcher, &queue, &jobs, &failed));
-        tokio::join!(self.documents(fetcher, &failed), join_all(movers));
-        let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if failures.is_empty() { Ok(()) } else { Err(Ended::Images(failures)) }
-    }
-
-    async fn documents(&self, fetcher: &Fetcher, failed: &impl Fn(usize, Failure)) {
-        let images = fetcher.images.iter().enumerate();
-        let entries = images.flat_map(|(index, image)| image.closure.iter().map(move |e| (index, image, e)));
-        let mut seen = BTreeSet::new();
-        let documents = entries.filter(|(_, _, e)| fetch::is_document(e.kind) && seen.insert(&e.digest));
-        stream::iter(documents)
-            .for_each_concurrent(AT_ONCE, |(index, image, entry)| async move {
-                let gauge = self.meter.gauge(&entry.digest, entry.size);
-                if let Err(failure) = fetcher.document(image, entry, &gauge).await {
-                    failed(index, failure);
-                }
-            })
-            .await;
-    }
-
     /// What moved, for whom: the first image that holds a blob pulled it, for the others it was there.
     fn account(&self, outcome: &mut Outcome, images: &[RootImage]) {
         let moved_by = plan::moved_by(images);
@@ -422,33 +375,6 @@ impl Pull {
     }
 }
 
-/// Moves what is next, until nothing is left. The queue says whether there is a connection for it.
-async fn mover(fetcher: &Fetcher, queue: &Queue, jobs: &[Job<'_>], failed: &impl Fn(usize, Failure)) {
-    loop {
-        let changed = queue.changed.notified();
-        match queue.next(Instant::now()) {
-            Next::Begin(index) => match fetcher.obtain(&jobs[index]).await {
-                Ok(fetch::Ended::Aside) => queue.put_aside(index, Instant::now() + ASIDE),
-                Ok(fetch::Ended::Done) => {
-                    queue.free(index);
-                    queue.done(index, false);
-                }
-                Err(failure) => {
-                    failed(jobs[index].blob.images.first().copied().unwrap_or_default(), failure);
-                    queue.free(index);
-                    queue.done(index, true);
-                }
-            },
-            Next::Help(index, download) => {
-                fetcher.help(&jobs[index], &download).await;
-                queue.free(index);
-            }
-            Next::Wait(pause) => drop(timeout(pause, changed).await),
-            Next::End => return,
-        }
-    }
-}
-
 /// The registry client's settings for a request.
 pub fn client_config(
     request: &PullRequest,
@@ -463,7 +389,7 @@ pub fn client_config(
             .collect(),
         credentials,
         credentials_over_http: request.credentials_over_http,
-        auth_realms,
+        auth_realms: [auth_realms, request.acr_realms()].concat(),
         public_registries: request.public_registries.clone(),
         lookup: request.lookup.clone(),
         ..Config::default()

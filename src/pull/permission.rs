@@ -115,70 +115,23 @@ fn place(image: &RootImage, digest: &Digest) -> (RegistryHost, String, Digest) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::model::{
-        request::Dialect,
-        root::{Entry, EntryKind, ROOT_FORMAT},
-    };
+    use crate::model::{root::EntryKind, samples};
 
     fn layer() -> Digest {
         Digest::sha256(b"layer")
     }
 
     fn image(name: &str) -> RootImage {
-        RootImage {
-            reference: name.parse().unwrap(),
-            digest: Digest::sha256(name.as_bytes()),
-            media_type: String::new(),
-            platforms: vec![],
-            resolved: Timestamp::UNIX_EPOCH,
-            overridden: false,
-            led: false,
-            public: None,
-            closure: vec![Entry {
-                digest: layer(),
-                size: 1,
-                kind: EntryKind::Layer,
-                media_type: String::new(),
-            }],
-        }
+        samples::image(name, vec![samples::entry("layer", 1, EntryKind::Layer)])
     }
 
     fn root(cache: &str, credentials: &str, image: RootImage) -> Root {
-        Root {
-            format: ROOT_FORMAT,
-            cache: cache.parse().unwrap(),
-            name: cache.into(),
-            run: 1,
-            inputs: String::new(),
-            credentials: credentials.into(),
-            store: String::new(),
-            serve_private: false,
-            images: vec![image],
-        }
+        Root { credentials: credentials.into(), ..samples::root(cache, 1, vec![image]) }
     }
 
     fn request(cache: &str) -> PullRequest {
-        PullRequest {
-            cache: cache.parse().unwrap(),
-            name: cache.into(),
-            run: 2,
-            inputs: String::new(),
-            images: vec![],
-            platforms: vec![],
-            size_limit: None,
-            access: BTreeMap::new(),
-            reuse: true,
-            public_registries: vec![],
-            credentials_over_http: true,
-            serve_private: false,
-            attestations: false,
-            recheck: false,
-            dialect: Dialect::Eci,
-            lookup: crate::model::lookup::Lookup::default(),
-        }
+        samples::request(cache, vec![])
     }
 
     fn right(roots: &[Root], fetched: &[Digest], wanted: RootImage) -> Right {

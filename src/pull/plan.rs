@@ -57,29 +57,9 @@ pub(super) fn moved_by(images: &[RootImage]) -> BTreeMap<&Digest, usize> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use jiff::Timestamp;
-
+mod tests {
     use super::*;
-    use crate::model::root::Entry;
-
-    pub(in crate::pull) fn entry(name: &str, size: u64, kind: EntryKind) -> Entry {
-        Entry { digest: Digest::sha256(name.as_bytes()), size, kind, media_type: String::new() }
-    }
-
-    pub(in crate::pull) fn image(name: &str, closure: Vec<Entry>) -> RootImage {
-        RootImage {
-            reference: name.parse().unwrap(),
-            digest: Digest::sha256(name.as_bytes()),
-            media_type: String::new(),
-            platforms: vec![],
-            resolved: Timestamp::UNIX_EPOCH,
-            overridden: false,
-            led: false,
-            public: None,
-            closure,
-        }
-    }
+    use crate::model::samples::{entry, image};
 
     #[test]
     fn a_shared_layer_is_fetched_once_and_the_largest_goes_first() {

@@ -17,6 +17,8 @@ pub(super) struct Space {
 }
 
 const GIB: u64 = 1 << 30;
+/// Stays free: roots, leases and what gc writes down need a little, and without gc a full volume stays full.
+const SPARE: u64 = 16 << 20;
 
 pub(super) fn check(space: Space, images: &[RootImage]) -> Result<(), Failure> {
     if let Some(limit) = space.limit
@@ -33,12 +35,12 @@ pub(super) fn check(space: Space, images: &[RootImage]) -> Result<(), Failure> {
             ),
         ));
     }
-    let available = space.free.saturating_sub(space.reserved);
+    let available = space.free.saturating_sub(space.reserved).saturating_sub(SPARE);
     if space.missing > available {
         return Err(Failure::new(
             Class::NoSpace,
             format!(
-                "no space left on device: {} bytes are still to be pulled, and of {} free bytes {} are promised to other pulls",
+                "no space left on device: {} bytes are still to be pulled, and of {} free bytes {} are promised to other pulls and {SPARE} are kept for the store itself",
                 space.missing, space.free, space.reserved
             ),
         ));
@@ -57,20 +59,22 @@ fn largest(images: &[RootImage]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::plan::tests::{entry, image},
-        *,
+    use super::*;
+    use crate::model::{
+        root::EntryKind,
+        samples::{entry, image},
     };
-    use crate::model::root::EntryKind;
 
     #[test]
     fn the_exact_byte_decides() {
-        let space = Space { logical: 20 * GIB, missing: 5, limit: Some(20 * GIB), free: 9, reserved: 4 };
+        let space =
+            Space { logical: 20 * GIB, missing: 5, limit: Some(20 * GIB), free: 9 + SPARE, reserved: 4 };
         assert!(check(space, &[]).is_ok());
         let class = |space| check(space, &[]).unwrap_err().class;
         assert_eq!(class(Space { logical: 20 * GIB + 1, ..space }), Class::SizeExceeded);
         assert_eq!(class(Space { missing: 6, ..space }), Class::NoSpace);
-        assert_eq!(class(Space { reserved: 10, ..space }), Class::NoSpace);
+        assert_eq!(class(Space { reserved: 5, ..space }), Class::NoSpace);
+        assert!(check(Space { missing: 0, free: 0, ..space }, &[]).is_ok(), "nothing moves");
         assert!(check(Space { limit: None, logical: u64::MAX, ..space }, &[]).is_ok());
     }
 

@@ -23,6 +23,13 @@ pub(super) enum Next {
     End,
 }
 
+/// What a blob that failed means for those that nobody has begun.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    GoOn,
+    Stop,
+}
+
 enum State {
     Pending,
     /// Not before this.
@@ -110,10 +117,10 @@ impl Queue {
     }
 
     /// Its connection is free already.
-    pub(super) fn done(&self, index: usize, stop: bool) {
+    pub(super) fn done(&self, index: usize, then: Then) {
         let mut inner = self.inner();
         inner.jobs[index].1 = State::Done;
-        inner.stopped |= stop;
+        inner.stopped |= then == Then::Stop;
         drop(inner);
         self.changed.notify_waiters();
     }
@@ -157,7 +164,7 @@ mod tests {
         assert_eq!(begun(&queue, now), None);
         queue.free(0);
         assert_eq!(begun(&queue, now), Some(2), "before it is done: the disk needs no connection");
-        queue.done(0, false);
+        queue.done(0, Then::GoOn);
     }
 
     #[tokio::test(start_paused = true)]
@@ -169,10 +176,10 @@ mod tests {
         queue.put_aside(0, now + IDLE);
         assert_eq!(begun(&queue, now), Some(1));
         queue.free(1);
-        queue.done(1, false);
+        queue.done(1, Then::GoOn);
         assert_eq!(begun(&queue, now), None);
         assert_eq!(begun(&queue, now + IDLE), Some(0));
-        queue.done(0, false);
+        queue.done(0, Then::GoOn);
         assert!(matches!(queue.next(now), Next::End));
     }
 
@@ -180,7 +187,7 @@ mod tests {
     async fn after_a_failure_nothing_new_begins() {
         let queue = Queue::new(vec!["a.io".parse().unwrap(), "a.io".parse().unwrap()], 4, 4);
         assert_eq!(begun(&queue, Instant::now()), Some(0));
-        queue.done(0, true);
+        queue.done(0, Then::Stop);
         assert!(matches!(queue.next(Instant::now()), Next::End));
     }
 }

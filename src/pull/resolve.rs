@@ -8,7 +8,7 @@ use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use tokio::task::block_in_place;
 
-use super::permission::Holdings;
+use super::{permission::Holdings, referrers};
 use crate::{
     model::{
         class::Class,
@@ -54,8 +54,14 @@ pub(super) struct Resolver<'a> {
 pub(super) async fn resolve(resolver: &Resolver<'_>, reference: &Reference) -> Result<Resolved, Failure> {
     let Resolver { client, request, now, .. } = *resolver;
     let top = client.resolve(reference).await?;
-    let mut walk =
-        Walk { resolver, reference, closure: Vec::new(), documents: Vec::new(), seen: BTreeSet::new() };
+    let mut walk = Walk {
+        resolver,
+        reference,
+        closure: Vec::new(),
+        documents: Vec::new(),
+        seen: BTreeSet::new(),
+        subjects: vec![top.digest.clone()],
+    };
     let mut platforms = Vec::new();
     let body = top.body.map(|bytes| RawManifest {
         digest: top.digest.clone(),
@@ -86,6 +92,7 @@ pub(super) async fn resolve(resolver: &Resolver<'_>, reference: &Reference) -> R
             format!("the image has no content for the platform {}", wanted.join(", ")),
         ));
     }
+    let referrers = if request.referrers { Some(referrers::keep(&mut walk).await?) } else { None };
     let media_type = walk.closure.first().map(|entry| entry.media_type.clone()).unwrap_or_default();
     // An anonymous answer that proves nothing does not prove more the second time, unless another host is asked.
     let asked = top.anonymous && !request.access(reference.host()).overridden;
@@ -101,6 +108,7 @@ pub(super) async fn resolve(resolver: &Resolver<'_>, reference: &Reference) -> R
         led: request.lookup.overrides(reference.host()),
         public,
         closure: walk.closure,
+        referrers,
     };
     Ok(Resolved { image, documents: walk.documents })
 }
@@ -134,17 +142,19 @@ impl Resolver<'_> {
     }
 }
 
-struct Walk<'a> {
-    resolver: &'a Resolver<'a>,
-    reference: &'a Reference,
+pub(super) struct Walk<'a> {
+    pub resolver: &'a Resolver<'a>,
+    pub reference: &'a Reference,
     closure: Vec<Entry>,
     documents: Vec<(Digest, Bytes)>,
     seen: BTreeSet<Digest>,
+    /// The image, and the manifests of its platforms: what signatures are made of.
+    pub subjects: Vec<Digest>,
 }
 
 impl Walk<'_> {
     /// Reads and parses one document, and puts it into the closure.
-    async fn document(
+    pub(super) async fn document(
         &mut self,
         digest: &Digest,
         size: u64,
@@ -158,7 +168,7 @@ impl Walk<'_> {
         self.put(raw, fetched)
     }
 
-    fn put(&mut self, raw: RawManifest, fetched: bool) -> Result<Document, Failure> {
+    pub(super) fn put(&mut self, raw: RawManifest, fetched: bool) -> Result<Document, Failure> {
         let document = raw.parse()?;
         let kind = match document {
             Document::Index { .. } => EntryKind::Index,
@@ -209,7 +219,7 @@ impl Walk<'_> {
         new
     }
 
-    fn image(&mut self, config: &Descriptor, layers: &[Descriptor]) {
+    pub(super) fn image(&mut self, config: &Descriptor, layers: &[Descriptor]) {
         let entry = |d: &Descriptor, kind| Entry {
             digest: d.digest.clone(),
             size: d.size,
@@ -229,6 +239,9 @@ impl Walk<'_> {
             let Document::Index { children, .. } = &at else { break };
             let Some(child) = choose(children, platform).cloned() else { return Ok(false) };
             at = self.document(&child.digest, child.size, &child.media_type, None).await?;
+            if !self.subjects.contains(&child.digest) {
+                self.subjects.push(child.digest.clone());
+            }
             if let Document::Image { config, layers, .. } = &at {
                 self.image(config, layers);
                 return Ok(true);

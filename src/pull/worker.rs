@@ -2,9 +2,10 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Pull, client_config, meter::Meter};
+use super::{Pull, client_config, meter::Meter, pace::Watch};
 use crate::{
     model::{
         class::{Class, EXIT_STOPPED},
@@ -38,12 +39,14 @@ pub async fn run(config: WorkerConfig<'_>, stop: CancellationToken) -> u8 {
             Err(error) => not_begun(error.0.as_ref(), error.1),
         }
     };
+    let mut watch = Watch::default();
     let outcome = tokio::select! {
         outcome = pulling => outcome,
-        () = tell(&meter) => return EXIT_STOPPED,
+        () = tell(&meter, &mut watch) => return EXIT_STOPPED,
         () = stop.cancelled() => return EXIT_STOPPED,
     };
-    print(&progress_line(&meter.progress()));
+    let done = meter.progress();
+    print(&progress_line(&done, &watch.pace(Instant::now(), &done)));
     let (lines, termination) = outcome.encode();
     for line in &lines {
         print(line);
@@ -102,13 +105,14 @@ fn not_begun(request: Option<&PullRequest>, failure: Failure) -> Outcome {
 }
 
 /// Progress lines, each only if something moved. Never ends.
-async fn tell(meter: &Meter) {
+async fn tell(meter: &Meter, watch: &mut Watch) {
     let mut told = None;
     loop {
         tokio::time::sleep(TELL).await;
         let progress = meter.progress();
+        let pace = watch.pace(Instant::now(), &progress);
         if told.as_ref() != Some(&progress) {
-            print(&progress_line(&progress));
+            print(&progress_line(&progress, &pace));
             told = Some(progress);
         }
     }

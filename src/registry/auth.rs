@@ -71,15 +71,15 @@ impl Exchange {
     fn basic(&self, ask: &Ask<'_>) -> Result<HeaderValue, Failure> {
         let Some(who) = ask.who else {
             return Err(denied(
-                "the registry asks for a user name and a password, and no pull secret is for it",
+                "the registry asks for a user name and a password, and no pull secret is for it (HTTP 401)",
             ));
         };
         self.may_send(ask.host)?;
         match who.secret() {
             Secret::Basic { username, password } => basic_header(username, password),
-            Secret::Identity { .. } => {
-                Err(denied("the registry asks for a user name and a password, the pull secret has a token"))
-            }
+            Secret::Identity { .. } => Err(denied(
+                "the registry asks for a user name and a password, the pull secret has a token (HTTP 401)",
+            )),
         }
     }
 
@@ -132,7 +132,7 @@ impl Exchange {
         let reach = if ask.inside { Reach::Anywhere } else { Reach::PublicOnly };
         let subject = format!("token service {name}");
         let answer = self.transport.send(&origin, reach, &out).await.map_err(|f| f.of(&subject))?;
-        if answer.status.as_u16() == 429 {
+        if matches!(answer.status.as_u16(), 429 | 503) {
             self.pauses.set(ask.host, &answer.headers, &self.transport.limits);
         }
         if !answer.status.is_success() {
@@ -202,7 +202,7 @@ fn token_request(
 }
 
 /// Path and query of a URL.
-pub(super) fn target(url: &Url) -> String {
+pub(crate) fn target(url: &Url) -> String {
     url[url::Position::BeforePath..url::Position::AfterQuery].to_owned()
 }
 

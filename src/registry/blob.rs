@@ -3,7 +3,6 @@
 
 use std::{ops::Range, time::Duration};
 
-use bytes::Bytes;
 use http::{Method, header};
 use tokio::time::Instant;
 
@@ -31,7 +30,7 @@ pub struct Blob {
     /// The registry answers ranges wrongly: it is asked for the whole blob, and what is known is skipped.
     whole_only: bool,
     retry: Retry,
-    /// Where progress was last counted.
+    /// Where this try, or the last progress, began.
     mark: u64,
     pace: Pace,
 }
@@ -80,7 +79,7 @@ impl Blob {
         })
     }
 
-    /// The next byte that [`Blob::next`] will bring.
+    /// The next byte that [`Blob::read`] will bring.
     pub fn position(&self) -> u64 {
         self.at
     }
@@ -111,8 +110,9 @@ impl Blob {
         Ok(())
     }
 
-    /// The next bytes; `None` when all were handed out and the registry had no more, or at an earlier end.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+    /// The next bytes into a buffer that is not empty; 0 when all were handed out and the registry had no more, or at
+    /// an earlier end.
+    pub async fn read(&mut self, into: &mut [u8]) -> Result<usize, Failure> {
         loop {
             // The answer goes on, but nobody wants the rest.
             if self.at == self.end && self.stream.as_ref().is_some_and(|stream| stream.until > self.end) {
@@ -122,21 +122,27 @@ impl Blob {
                 self.recover(failure).await?;
             }
             self.open().await?;
-            let Some(stream) = &mut self.stream else { return Ok(None) };
+            let Some(stream) = &mut self.stream else { return Ok(0) };
+            let (skip, left) = (stream.skip, self.end - self.at);
             let start = Instant::now();
-            let read = stream.body.chunk().await;
+            let read = match (skip, left) {
+                // Nothing should come: whether it does is asked with a byte to spare.
+                (0, 0) => stream.body.read(&mut [0]).await,
+                (0, _) => stream.body.read(part(into, left)).await,
+                _ => stream.body.read(part(into, skip)).await,
+            };
             self.pace.waited += start.elapsed();
             match read {
-                Ok(Some(bytes)) => {
-                    if let Some(bytes) = self.accept(bytes)? {
-                        return Ok(Some(bytes));
-                    }
-                }
                 // All bytes are out: a break now takes nothing away.
-                Ok(None) | Err(_) if self.at == self.end => self.stream = None,
-                Ok(None) => {
+                Ok(0) | Err(_) if self.at == self.end => self.stream = None,
+                Ok(0) => {
                     let failure = self.ended_early();
                     self.recover(failure).await?;
+                }
+                Ok(read) => {
+                    if let Some(read) = self.accept(read)? {
+                        return Ok(read);
+                    }
                 }
                 Err(failure) => self.recover(failure).await?,
             }
@@ -144,22 +150,23 @@ impl Blob {
     }
 
     /// Skips what is known, refuses what is too much.
-    fn accept(&mut self, mut bytes: Bytes) -> Result<Option<Bytes>, Failure> {
+    fn accept(&mut self, read: usize) -> Result<Option<usize>, Failure> {
         let Some(stream) = &mut self.stream else { return Ok(None) };
-        self.pace.bytes += bytes.len() as u64;
-        let known = stream.skip.min(bytes.len() as u64);
-        stream.skip -= known;
-        let _ = bytes.split_to(usize::try_from(known).unwrap_or(bytes.len()));
-        if bytes.len() as u64 > stream.until - self.at {
+        let bytes = read as u64;
+        self.pace.bytes += bytes;
+        if stream.skip > 0 {
+            stream.skip -= bytes;
+            return Ok(None);
+        }
+        if bytes > self.end - self.at {
             return Err(self.bad(format!("the blob is longer than the {} bytes it should have", self.size)));
         }
-        bytes.truncate(usize::try_from(self.end - self.at).unwrap_or(usize::MAX));
-        self.at += bytes.len() as u64;
+        self.at += bytes;
         if self.at - self.mark >= self.client.limits().progress_bytes {
             self.mark = self.at;
             self.retry.progress();
         }
-        Ok((!bytes.is_empty()).then_some(bytes))
+        Ok(Some(read))
     }
 
     /// The orderly end of an answer whose length was known is no break: the registry has no more.
@@ -183,9 +190,11 @@ impl Blob {
         slow.then(|| Failure::new(Class::Timeout, message))
     }
 
-    /// After a break: yes, again, or the failure as it is told.
+    /// After a break: yes, again, or the failure as it is told. Every try has to make progress of its own: else a
+    /// dribble could go on for ever, a little in each.
     async fn recover(&mut self, failure: Failure) -> Result<(), Failure> {
         self.stream = None;
+        self.mark = self.at;
         let limits = self.client.limits().clone();
         if self.retry.again(&failure, &limits).await {
             return Ok(());
@@ -250,4 +259,10 @@ impl Blob {
 fn bad(message: String, encoding: Option<&str>) -> Failure {
     let hint = encoding.map(|e| format!(" (sent with Content-Encoding {e}, not asked for)"));
     Failure::new(Class::BadContent, message + &hint.unwrap_or_default())
+}
+
+/// At most so much of a buffer.
+fn part(into: &mut [u8], most: u64) -> &mut [u8] {
+    let length = usize::try_from(most).map_or(into.len(), |most| most.min(into.len()));
+    &mut into[..length]
 }

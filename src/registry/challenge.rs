@@ -4,13 +4,13 @@
 use http::{HeaderMap, header::WWW_AUTHENTICATE};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Challenge {
+pub enum Challenge {
     Bearer { realm: String, service: Option<String>, scopes: Vec<String>, error: Option<String> },
     Basic,
 }
 
 /// The challenge to answer: Bearer before Basic; others are not for us.
-pub(crate) fn preferred(headers: &HeaderMap) -> Option<Challenge> {
+pub fn preferred(headers: &HeaderMap) -> Option<Challenge> {
     let all: Vec<Challenge> = headers
         .get_all(WWW_AUTHENTICATE)
         .iter()

@@ -382,6 +382,12 @@ impl Client {
         self.exchange.config.lookup.overrides(host)
     }
 
+    /// Says something to people, once.
+    pub fn notice(&self, text: String) {
+        let mut warnings = self.exchange.warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        warnings.insert(text);
+    }
+
     pub fn limits(&self) -> &Limits {
         &self.exchange.transport.limits
     }
@@ -423,7 +429,7 @@ fn claimed(headers: &HeaderMap) -> Result<Option<Digest>, Failure> {
     digest.map(Some).ok_or_else(bad)
 }
 
-fn media_type(headers: &HeaderMap) -> Option<String> {
+pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     Some(text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }

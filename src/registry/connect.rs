@@ -9,13 +9,9 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, BufReader, ReadBuf},
     net::TcpStream,
     time::timeout,
 };
@@ -23,6 +19,7 @@ use url::Url;
 
 use super::{
     address::{Place, place},
+    http1::{Http1, Stream},
     limits::Limits,
     lookup::Names,
     tls::{self, Tls},
@@ -62,13 +59,10 @@ pub(crate) enum Reach {
 }
 
 pub(crate) struct Connection {
-    pub sender: SendRequest<Full<Bytes>>,
+    pub http: Http1,
     /// The peer is at a loopback or private address.
     pub inside: bool,
 }
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 pub(crate) async fn dial(
     origin: &Origin,
@@ -84,20 +78,10 @@ pub(crate) async fn dial(
     } else {
         Box::pin(tcp)
     };
-    // Bodies come in pieces of this size: large enough that a piece costs nothing, small enough for the CPU's caches.
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(READ)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|_| Failure::new(Class::Network, "the connection was closed"))?;
-    // Ends by itself when the sender is dropped or the peer closes.
-    tokio::spawn(async move {
-        let _ = connection.await;
-    });
-    Ok(Connection { sender, inside })
+    Ok(Connection { http: Http1::new(stream), inside })
 }
 
-/// What one read of a connection brings at most.
+/// What is read of a connection at once.
 const READ: usize = 256 << 10;
 
 /// TLS hands out one record of 16 KiB at a time; this fills the reader's buffer with all that have arrived.
@@ -200,11 +184,13 @@ async fn secure(
     tcp: TcpStream,
     tls: &Tls,
     limits: &Limits,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
+) -> Result<tokio_rustls::client::TlsStream<BufReader<TcpStream>>, Failure> {
     let name = ServerName::try_from(origin.host.clone()).map_err(|_| {
         Failure::new(Class::Certificate, format!("{} is no name that TLS can verify", origin.host))
     })?;
     let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls.config(origin.verify)));
+    // TLS itself reads 4 KiB at a time, each a system call and a wake-up of the sender.
+    let tcp = BufReader::with_capacity(READ, tcp);
     match timeout(limits.tls_handshake, connector.connect(name, tcp)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => {

@@ -196,12 +196,13 @@ impl Exchange {
         Ok((session, answer))
     }
 
-    /// Sends and follows redirects. The credential goes to the registry's own scheme, host and port only.
+    /// Sends and follows redirects. The credential goes to the registry's own scheme, host and port only. A signed
+    /// address may be out of date where a registry or a cache keeps it: the registry is asked for another one, once.
     async fn follow(&self, call: &Call<'_>, credential: Option<&HeaderValue>) -> Result<Answer, Failure> {
         let mut url = self.url(call)?;
         let own_verify = self.scheme(call.host) != Scheme::HttpsUnverified;
         let registry = Origin::of(&url, own_verify)?;
-        let mut inside = None;
+        let (mut inside, mut asked_anew) = (None, false);
         for _ in 0..=self.transport.limits.redirects {
             let mut origin = Origin::of(&url, true)?;
             let own =
@@ -210,14 +211,26 @@ impl Exchange {
             let reach = if own || inside == Some(true) { Reach::Anywhere } else { Reach::PublicOnly };
             let out = self.outgoing(call, &url, credential.filter(|_| own));
             let elsewhere = |f: Failure| if own { f } else { f.of(format!("redirected to {}", origin.host)) };
+            let seats = self.transport.limits.connections_per_host;
+            let seat =
+                if own { None } else { self.transport.crowd.enter(&origin.host, origin.port, seats).await };
             let mut answer = self.transport.send(&origin, reach, &out).await.map_err(elsewhere)?;
             let inside = *inside.get_or_insert(answer.inside);
             answer.inside = inside;
+            answer.body.seat = seat;
             self.warn(call.host, &answer.headers);
-            if answer.status == StatusCode::TOO_MANY_REQUESTS {
+            if matches!(answer.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
                 self.pauses.set(call.host, &answer.headers, &self.transport.limits);
             }
-            if !own && is_denied(answer.status) {
+            // Stores say so in several ways that a signature is too old.
+            let refused = !own && (is_denied(answer.status) || answer.status == StatusCode::BAD_REQUEST);
+            if refused && !asked_anew {
+                asked_anew = true;
+                answer.body.discard().await;
+                url = self.url(call)?;
+                continue;
+            }
+            if refused {
                 return Err(elsewhere(refusal(answer).await));
             }
             let location =

@@ -13,6 +13,8 @@ pub enum CredentialSource {
     Fixed(Credentials),
     /// Docker config files, in order. A folder means its files by name, as a mounted Secret has them.
     Files(Vec<PathBuf>),
+    /// Somebody renews them in memory.
+    Shared(Arc<Mutex<Credentials>>),
 }
 
 pub(super) struct Keyring {
@@ -37,9 +39,9 @@ impl Keyring {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads files again. What cannot be read now leaves the last good credentials in place.
+    /// Reads files, or what is shared, again. What cannot be read now leaves the last good credentials in place.
     pub(super) fn reload(&self) -> Arc<Credentials> {
-        if let (CredentialSource::Files(_), Ok(fresh)) = (&self.source, read(&self.source)) {
+        if let Ok(fresh) = read(&self.source) {
             *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
         }
         self.current()
@@ -49,6 +51,9 @@ impl Keyring {
 fn read(source: &CredentialSource) -> Result<Credentials, Failure> {
     let paths = match source {
         CredentialSource::Fixed(credentials) => return Ok(credentials.clone()),
+        CredentialSource::Shared(shared) => {
+            return Ok(shared.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        }
         CredentialSource::Files(paths) => paths,
     };
     let mut texts = Vec::new();

@@ -11,6 +11,12 @@ pub const MAX_CHILDREN: usize = 256;
 /// One blob, so that no sum over all images, children and layers overflows 64 bits.
 pub const MAX_BLOB: u64 = 1 << 41;
 
+/// What refers to one image or manifest: more is left out, with a notice. Pages of a list, and bytes of annotations of
+/// one entry (longer ones are dropped).
+pub const MAX_REFERRERS: usize = 64;
+pub const MAX_REFERRER_PAGES: usize = 16;
+pub const MAX_ANNOTATIONS: usize = 4096;
+
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Name lookup and TCP connect, each.

@@ -22,6 +22,8 @@ use crate::model::{
 /// Where name servers listen.
 pub(super) const DNS_PORT: u16 = 53;
 
+/// By default as the machine does.
+#[derive(Default)]
 pub(crate) struct Names {
     given: Lookup,
     servers: Option<TokioResolver>,

@@ -6,13 +6,13 @@ use std::ops::Range;
 use http::{HeaderMap, HeaderValue, header::CONTENT_RANGE};
 
 /// The value of a `Range` header for the half-open range; closed, so that no byte is sent in vain.
-pub(crate) fn ask(range: &Range<u64>) -> HeaderValue {
+pub fn ask(range: &Range<u64>) -> HeaderValue {
     let text = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
     HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("bytes=0-"))
 }
 
 /// Whether a 206 brings exactly the range that was asked of exactly this blob.
-pub(crate) fn is_what_was_asked(headers: &HeaderMap, range: &Range<u64>, size: u64) -> bool {
+pub fn is_what_was_asked(headers: &HeaderMap, range: &Range<u64>, size: u64) -> bool {
     let mut values = headers.get_all(CONTENT_RANGE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return false };
     value.to_str().ok().and_then(parse) == Some((range.start, range.end.saturating_sub(1), size))

@@ -6,19 +6,21 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Request, StatusCode, header};
-use http_body::Body as _;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http::{HeaderMap, Method, StatusCode};
 use tokio::time::{Instant, timeout};
 
 use super::{
     connect::{Connection, Origin, Reach, dial},
+    crowd::{Crowd, Seat},
+    http1::Broken,
     limits::Limits,
     lookup::Names,
     tls::Tls,
 };
 use crate::model::{class::Class, failure::Failure};
+
+/// What is read of a document at once.
+const PIECE: usize = 16 << 10;
 
 /// A request without its origin. It can be sent again.
 #[derive(Clone)]
@@ -42,6 +44,7 @@ pub(crate) struct Transport {
     names: Names,
     pub limits: Limits,
     idle: Idle,
+    pub(super) crowd: Crowd,
 }
 
 /// Unused connections by origin. The seam for limits per host: everything that is sent passes here.
@@ -55,15 +58,18 @@ impl Idle {
     fn take(&self, origin: &Origin, reach: Reach, limits: &Limits) -> Option<Connection> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let list = all.get_mut(origin)?;
-        list.retain(|(since, c)| !c.sender.is_closed() && since.elapsed() < limits.idle);
+        list.retain_mut(|(since, c)| since.elapsed() < limits.idle && c.http.is_reusable());
         let at = list.iter().rposition(|(_, c)| reach == Reach::Anywhere || !c.inside)?;
         Some(list.remove(at).1)
     }
 
-    fn put(&self, origin: Origin, connection: Connection, keep: usize) {
+    fn put(&self, origin: Origin, mut connection: Connection, keep: usize) {
+        if !connection.http.is_reusable() {
+            return;
+        }
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let list = all.entry(origin).or_default();
-        if list.len() < keep && !connection.sender.is_closed() {
+        if list.len() < keep {
             list.push((Instant::now(), connection));
         }
     }
@@ -71,7 +77,7 @@ impl Idle {
 
 impl Transport {
     pub(crate) fn new(tls: Tls, names: Names, limits: Limits) -> Self {
-        Self { tls, names, limits, idle: Idle::default() }
+        Self { tls, names, limits, idle: Idle::default(), crowd: Crowd::default() }
     }
 
     pub(crate) async fn send(
@@ -97,56 +103,44 @@ impl Transport {
         mut connection: Connection,
         out: &Outgoing,
     ) -> Result<Answer, Failure> {
-        let request = request(origin, out)?;
-        let exchange = async {
-            connection.sender.ready().await?;
-            connection.sender.send_request(request).await
-        };
-        let response = match timeout(self.limits.headers, exchange).await {
-            Ok(Ok(response)) => response,
+        let host = host(origin);
+        let exchange = connection.http.exchange(&host, out);
+        let head = match timeout(self.limits.headers, exchange).await {
+            Ok(Ok(head)) => head,
             Ok(Err(error)) => return Err(broken(&error)),
             Err(_) => {
                 return Err(Failure::new(Class::Timeout, "no answer: i/o timeout while waiting for headers"));
             }
         };
-        let (parts, incoming) = response.into_parts();
         let inside = connection.inside;
-        let framed = parts.headers.contains_key(header::CONTENT_LENGTH)
-            || parts.headers.contains_key(header::TRANSFER_ENCODING);
         let lease = Lease {
             connection,
             origin: origin.clone(),
             idle: self.idle.clone(),
             keep: self.limits.idle_connections,
         };
-        let mut body = Body { incoming, lease: Some(lease), framed, limits: self.limits.clone() };
-        if body.incoming.is_end_stream() {
-            body.give_back();
-        }
-        Ok(Answer { status: parts.status, headers: parts.headers, body, inside })
+        let mut body =
+            Body { lease: Some(lease), framed: head.framed, seat: None, limits: self.limits.clone() };
+        body.give_back_at_end();
+        Ok(Answer { status: head.status, headers: head.headers, body, inside })
     }
 }
 
-fn request(origin: &Origin, out: &Outgoing) -> Result<Request<Full<Bytes>>, Failure> {
+/// The value of the Host field.
+fn host(origin: &Origin) -> String {
     let name = if origin.host.contains(':') { format!("[{}]", origin.host) } else { origin.host.clone() };
     let default = if origin.https { 443 } else { 80 };
-    let host = if origin.port == default { name } else { format!("{name}:{}", origin.port) };
-    let mut request = Request::builder()
-        .method(out.method.clone())
-        .uri(&out.target)
-        .header(header::HOST, host)
-        .body(Full::new(out.body.clone()))
-        .map_err(|_| Failure::new(Class::BadContent, "an address that cannot be requested"))?;
-    request.headers_mut().extend(out.headers.clone());
-    Ok(request)
+    if origin.port == default { name } else { format!("{name}:{}", origin.port) }
 }
 
 /// The body of an answer. Read to its end, its connection is used again; dropped before, it is closed.
 pub(crate) struct Body {
-    incoming: Incoming,
+    /// `None` when all was read.
     lease: Option<Lease>,
     /// The length is known or chunked, so an end without an error is the true end.
     pub framed: bool,
+    /// Where a redirect led, one of the seats there.
+    pub seat: Seat,
     limits: Limits,
 }
 
@@ -158,40 +152,35 @@ struct Lease {
 }
 
 impl Body {
-    /// The next piece; `None` at the end.
-    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
-        loop {
-            match timeout(self.limits.progress, self.incoming.frame()).await {
-                Err(_) => return Err(Failure::new(Class::Timeout, "no progress: i/o timeout while reading")),
-                Ok(Some(Err(error))) => return Err(broken(&error)),
-                Ok(Some(Ok(frame))) => {
-                    if let Ok(data) = frame.into_data() {
-                        return Ok(Some(data));
-                    }
-                }
-                Ok(None) => {
-                    self.give_back();
-                    return Ok(None);
-                }
-            }
-        }
+    /// The next bytes into a buffer that is not empty; 0 at the end.
+    pub(crate) async fn read(&mut self, into: &mut [u8]) -> Result<usize, Failure> {
+        let Some(lease) = &mut self.lease else { return Ok(0) };
+        let read = match timeout(self.limits.progress, lease.connection.http.read(into)).await {
+            Err(_) => return Err(Failure::new(Class::Timeout, "no progress: i/o timeout while reading")),
+            Ok(read) => read.map_err(|error| broken(&error))?,
+        };
+        self.give_back_at_end();
+        Ok(read)
     }
 
     /// The whole body, refused as soon as it is longer than `cap`.
     pub(crate) async fn whole(mut self, cap: u64) -> Result<Bytes, Failure> {
         let limit = self.limits.document;
         let read = async {
-            let mut all = BytesMut::new();
-            while let Some(chunk) = self.chunk().await? {
-                if (all.len() + chunk.len()) as u64 > cap {
+            let (mut all, mut piece) = (BytesMut::new(), vec![0; PIECE]);
+            loop {
+                let read = self.read(&mut piece).await?;
+                if read == 0 {
+                    return Ok(all.freeze());
+                }
+                if (all.len() + read) as u64 > cap {
                     return Err(Failure::new(
                         Class::BadContent,
                         format!("the answer is longer than {cap} bytes"),
                     ));
                 }
-                all.extend_from_slice(&chunk);
+                all.extend_from_slice(&piece[..read]);
             }
-            Ok(all.freeze())
         };
         timeout(limit, read)
             .await
@@ -204,16 +193,19 @@ impl Body {
         let _ = self.whole(cap).await;
     }
 
-    fn give_back(&mut self) {
-        if let Some(lease) = self.lease.take() {
+    fn give_back_at_end(&mut self) {
+        if let Some(lease) = self.lease.take_if(|lease| lease.connection.http.is_at_end()) {
             lease.idle.put(lease.origin, lease.connection, lease.keep);
         }
     }
 }
 
-fn broken(error: &hyper::Error) -> Failure {
-    if error.is_parse() {
-        return Failure::new(Class::BadContent, "the server does not speak HTTP/1.1 here");
+fn broken(error: &Broken) -> Failure {
+    match error {
+        Broken::Flood => {
+            Failure::new(Class::BadContent, "the answer has more or longer headers than is accepted")
+        }
+        Broken::Garbage => Failure::new(Class::BadContent, "the server does not speak HTTP/1.1 here"),
+        Broken::Cut => Failure::new(Class::Network, "the connection broke before the answer was complete"),
     }
-    Failure::new(Class::Network, "the connection broke before the answer was complete")
 }

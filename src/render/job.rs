@@ -240,7 +240,7 @@ fn beside_the_store(claim: &str) -> PodAffinity {
 pub(crate) mod tests {
     use super::*;
     use crate::{
-        model::{class::EXIT_STOPPED, request::PullRequest},
+        model::{acr::Logins, class::EXIT_STOPPED, request::PullRequest},
         render::default_resources,
     };
 
@@ -271,6 +271,7 @@ pub(crate) mod tests {
             request: sample_request(),
             secrets: vec![],
             hosts: [].into(),
+            logins: Logins::default(),
             pod: PodShape::default(),
             eips: ["eip-1".to_owned()].into(),
         }

@@ -24,10 +24,15 @@ pub fn request(request: &PullRequest, namespace: &str) -> Result<Secret, serde_j
     })
 }
 
-/// Docker configuration files, in the order of the object's pull secrets. None is fine: the pull is anonymous.
-pub fn credentials(run: Run<'_>, namespace: &str, files: Vec<Vec<u8>>) -> Secret {
+/// The file of password-free logins, after those of the pull secrets by its name.
+pub const LOGIN_FILE: &str = "login.json";
+
+/// Docker configuration files, in the order of the object's pull secrets, and the one of password-free logins. None
+/// is fine: the pull is anonymous.
+pub fn credentials(run: Run<'_>, namespace: &str, files: Vec<Vec<u8>>, login: Option<Vec<u8>>) -> Secret {
     let named = |(i, file): (usize, Vec<u8>)| (format!("{i:02}.json"), ByteString(file));
-    let data: BTreeMap<String, ByteString> = files.into_iter().enumerate().map(named).collect();
+    let mut data: BTreeMap<String, ByteString> = files.into_iter().enumerate().map(named).collect();
+    data.extend(login.map(|login| (LOGIN_FILE.to_owned(), ByteString(login))));
     Secret {
         metadata: child(run, namespace, names::credentials_secret(run.cache, run.number)),
         immutable: None,
@@ -59,18 +64,19 @@ mod tests {
     fn credentials_keep_the_order_of_the_pull_secrets_and_can_be_renewed() {
         let wanted = sample_request();
         let files: Vec<Vec<u8>> = (0..11_u8).map(|i| vec![i]).collect();
-        let secret = credentials(run_of(&wanted), "ns", files);
+        let secret = credentials(run_of(&wanted), "ns", files, Some(vec![11]));
         assert_eq!(secret.immutable, None);
         let order: Vec<u8> = secret.data.unwrap().into_values().map(|file| file.0[0]).collect();
-        assert_eq!(order, (0..11).collect::<Vec<u8>>());
+        assert_eq!(order, (0..12).collect::<Vec<u8>>());
     }
 
     #[test]
     fn children_are_found_by_labels_and_go_with_their_cache() {
         let wanted = sample_request();
-        for meta in
-            [request(&wanted, "ns").unwrap().metadata, credentials(run_of(&wanted), "ns", vec![]).metadata]
-        {
+        for meta in [
+            request(&wanted, "ns").unwrap().metadata,
+            credentials(run_of(&wanted), "ns", vec![], None).metadata,
+        ] {
             let owner = &meta.owner_references.unwrap()[0];
             assert_eq!(
                 (owner.kind.as_str(), owner.api_version.as_str()),

@@ -1,5 +1,7 @@
 //! A buffer that the disk takes as it is: aligned, so that writes may pass the page cache (open(2), `O_DIRECT`).
 
+use std::{fs::File, io, os::unix::fs::FileExt as _};
+
 /// What every disk and file system is content with.
 pub(super) const ALIGN: usize = 4096;
 
@@ -41,11 +43,40 @@ impl Block {
 
     /// Takes as much as fits under `limit` and returns how much that was.
     pub fn fill(&mut self, bytes: &[u8], limit: usize) -> usize {
-        let taken = bytes.len().min(limit.min(self.capacity).saturating_sub(self.len));
-        let at = self.start + self.len;
-        self.bytes[at..at + taken].copy_from_slice(&bytes[..taken]);
-        self.len += taken;
+        let room = self.room(limit.saturating_sub(self.len));
+        let taken = bytes.len().min(room.len());
+        room[..taken].copy_from_slice(&bytes[..taken]);
+        self.grow(taken);
         taken
+    }
+
+    /// Where the next bytes go, at most so many.
+    pub fn room(&mut self, most: usize) -> &mut [u8] {
+        let room = most.min(self.capacity - self.len);
+        let at = self.start + self.len;
+        &mut self.bytes[at..at + room]
+    }
+
+    /// So many bytes were put into [`Block::room`]. Returns them.
+    pub fn grow(&mut self, by: usize) -> &[u8] {
+        let at = self.len;
+        self.len = self.capacity.min(at + by);
+        &self.bytes[self.start + at..self.start + self.len]
+    }
+
+    /// Fills itself from a file and returns how much came: less than fits only where the file ends.
+    pub(super) fn read_from(&mut self, file: &File, at: u64) -> io::Result<usize> {
+        self.len = 0;
+        while self.len < self.capacity {
+            let next = at + self.len as u64;
+            let read = file.read_at(self.room(usize::MAX), next)?;
+            self.len += read;
+            // Past the page cache only the end of a file is not aligned, and nothing can be read from there.
+            if read == 0 || !read.is_multiple_of(ALIGN) {
+                break;
+            }
+        }
+        Ok(self.len)
     }
 
     pub fn filled(&self) -> &[u8] {

@@ -70,11 +70,26 @@ impl StoreError {
             _ => Class::Unknown,
         }
     }
+
+    /// What to do where the class alone does not say it.
+    fn cure(&self) -> &'static str {
+        match self.errno() {
+            Some(Errno::IO) => {
+                ": the disk or the network volume failed: the kernel's log says how; when it works again, \
+                 `imagecache verify` tells whether something was lost"
+            }
+            Some(Errno::ROFS) => {
+                ": the volume is mounted read-only, or was made so after an error: the kernel's log says why; mount it \
+                 read-write"
+            }
+            _ => "",
+        }
+    }
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self::new(error.class(), error.to_string())
+        Self::new(error.class(), format!("{error}{}", error.cure()))
     }
 }
 
@@ -93,6 +108,14 @@ mod tests {
             let error = StoreError::io("write", "/store/ingest/x", errno);
             assert_eq!(error.class(), class);
             assert!(error.to_string().starts_with("/store/ingest/x: cannot write: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_disk_that_fails_is_told_with_what_to_do() {
+        for (errno, words) in [(Errno::IO, "imagecache verify"), (Errno::ROFS, "mount it read-write")] {
+            let failure = Failure::from(StoreError::io("write", "/store/ingest/x", errno));
+            assert!(failure.message.contains(words), "{failure}");
         }
     }
 }

@@ -15,7 +15,11 @@ use rustix::{
     io::Errno,
 };
 
-use super::{StoreError, fail, random_name};
+use super::{
+    StoreError,
+    fail::{self, Change},
+    random_name,
+};
 
 /// Bounds a small file: a root of 20 images is far below.
 const MAX_SMALL: u64 = 64 << 20;
@@ -89,7 +93,7 @@ impl Folder {
 
     /// A folder of our own, durably; fails if the name exists.
     pub(super) fn new_folder(&self, name: &str) -> Result<Self, StoreError> {
-        fail::point();
+        fail::before(Change::Take).map_err(self.failed("make the folder", name))?;
         rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o755))
             .map_err(self.failed("make the folder", name))?;
         let folder = self.folder(name)?;
@@ -138,7 +142,7 @@ impl Folder {
 
     /// A new file of our own; fails if the name exists, link or not.
     pub(super) fn create(&self, name: &str) -> Result<File, StoreError> {
-        fail::point();
+        fail::before(Change::Take).map_err(self.failed("create", name))?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o644))
             .map(File::from)
@@ -153,6 +157,7 @@ impl Folder {
 
     /// Opens a file that stays, makes it if it is absent.
     pub(super) fn open_or_create(&self, name: &str) -> Result<File, StoreError> {
+        fail::before(Change::Take).map_err(self.failed("open", name))?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o644))
             .map(File::from)
@@ -180,9 +185,7 @@ impl Folder {
     /// Replaces a small file whose loss is harmless: it appears whole, but nothing says when it is durable.
     pub(super) fn replace_unsynced(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let temp = format!(".{name}.{}", random_name());
-        let written = self.create(&temp).and_then(|mut file| {
-            file.write_all(bytes).map_err(|e| StoreError::io("write", self.path.join(name), e))
-        });
+        let written = self.create(&temp).and_then(|mut file| self.write(&mut file, name, bytes));
         written.and_then(|()| self.rename(&temp, self, name)).inspect_err(|_| self.forget(&temp))
     }
 
@@ -190,8 +193,8 @@ impl Folder {
     /// By link, never by rename: a rename would replace what is there.
     pub(super) fn add(&self, name: &str, bytes: &[u8]) -> Result<bool, StoreError> {
         let temp = self.write_temp(name, bytes)?;
-        fail::point();
-        let linked = rustix::fs::linkat(&self.fd, &*temp, &self.fd, name, AtFlags::empty());
+        let linked = fail::before(Change::Take)
+            .and_then(|()| rustix::fs::linkat(&self.fd, &*temp, &self.fd, name, AtFlags::empty()));
         self.forget(&temp);
         let added = match linked {
             Err(Errno::EXIST) => false,
@@ -205,38 +208,49 @@ impl Folder {
         self.check_small(name, bytes.len())?;
         let temp = format!(".{name}.{}", random_name());
         let mut file = self.create(&temp)?;
-        let written = file.write_all(bytes).and_then(|()| file.sync_all());
-        if let Err(e) = written {
-            self.forget(&temp);
-            return Err(StoreError::io("write", self.path.join(name), e));
-        }
-        // Not left to the umask: other programs read these files.
-        if let Err(e) = rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644)) {
-            self.forget(&temp);
-            return Err(StoreError::io("set the mode of", self.path.join(name), e));
-        }
+        let written = self.write(&mut file, name, bytes).and_then(|()| {
+            fail::sync(&file, rustix::fs::fsync).map_err(self.failed("make durable", name))?;
+            // Not left to the umask: other programs read these files.
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))
+                .map_err(self.failed("set the mode of", name))
+        });
+        written.inspect_err(|_| self.forget(&temp))?;
         Ok(temp)
     }
 
+    pub(super) fn write(&self, file: &mut File, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        fail::before(Change::Take).map_err(self.failed("write", name))?;
+        file.write_all(bytes).map_err(|e| StoreError::io("write", self.path.join(name), e))
+    }
+
     pub(super) fn rename(&self, from: &str, to: &Self, name: &str) -> Result<(), StoreError> {
-        fail::point();
+        fail::before(Change::Take).map_err(to.failed("rename to", name))?;
         rustix::fs::renameat(&self.fd, from, &to.fd, name).map_err(to.failed("rename to", name))
     }
 
+    /// One more name for a file, in another folder; `false` if that name exists.
+    pub(super) fn link(&self, from: &str, to: &Self, name: &str) -> Result<bool, StoreError> {
+        fail::before(Change::Take).map_err(to.failed("link", name))?;
+        match rustix::fs::linkat(&self.fd, from, &to.fd, name, AtFlags::empty()) {
+            Err(Errno::EXIST) => Ok(false),
+            other => other.map(|()| true).map_err(to.failed("link", name)),
+        }
+    }
+
     pub(super) fn remove(&self, name: &str) -> Result<(), StoreError> {
-        fail::point();
+        fail::before(Change::Keep).map_err(self.failed("remove", name))?;
         rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()).map_err(self.failed("remove", name))
     }
 
     /// Removes a file that nobody needs; gc finds it if this fails.
     pub(super) fn forget(&self, name: &str) {
-        fail::point();
-        let _ = rustix::fs::unlinkat(&self.fd, name, AtFlags::empty());
+        let _ =
+            fail::before(Change::Keep).and_then(|()| rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()));
     }
 
     /// Removes a folder if nothing is in it; whether it is gone.
     pub(super) fn remove_folder(&self, name: &str) -> Result<bool, StoreError> {
-        fail::point();
+        fail::before(Change::Keep).map_err(self.failed("remove the folder", name))?;
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
             Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
             Err(Errno::NOENT) => Ok(true),
@@ -260,8 +274,9 @@ impl Folder {
     }
 
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        fail::point();
-        rustix::fs::fsync(&self.fd).map_err(|e| StoreError::io("make durable", &self.path, e))
+        fail::before(Change::Sync)
+            .and_then(|()| rustix::fs::fsync(&self.fd))
+            .map_err(|e| StoreError::io("make durable", &self.path, e))
     }
 
     fn check_small(&self, name: &str, len: usize) -> Result<(), StoreError> {

@@ -16,7 +16,12 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Block, Ranges, Store, StoreError, block::ALIGN, flat_name, random_name};
+use super::{
+    Block, Ranges, Store, StoreError,
+    block::ALIGN,
+    fail::{self, Change},
+    flat_name, random_name,
+};
 use crate::model::digest::{Digest, Hasher};
 
 /// Smaller blobs go through the page cache: one short write, and they are often read again soon.
@@ -49,8 +54,8 @@ pub(super) struct State {
     pub kept: bool,
     /// It has its final name.
     pub published: bool,
-    /// A write or a sync failed, or the content is wrong: nobody may take anything over.
-    pub spoiled: bool,
+    /// A write or a sync failed, or the content is wrong: nobody may take anything over. The first reason.
+    pub spoiled: Option<Errno>,
 }
 
 /// The digest of the first `at` bytes.
@@ -58,6 +63,17 @@ pub(super) struct State {
 struct Prefix {
     hasher: Hasher,
     at: u64,
+}
+
+impl Prefix {
+    fn new(digest: &Digest) -> Self {
+        Self { hasher: Hasher::new(digest.algorithm()), at: 0 }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.at += bytes.len() as u64;
+    }
 }
 
 impl Store {
@@ -73,7 +89,7 @@ impl Store {
             direct: None,
             direct_works: AtomicBool::new(true),
             state: Mutex::default(),
-            prefix: Mutex::new(Prefix { hasher: Hasher::new(digest.algorithm()), at: 0 }),
+            prefix: Mutex::new(Prefix::new(digest)),
             checkpoint: Mutex::new(()),
         };
         if size >= DIRECT_FROM {
@@ -109,6 +125,7 @@ impl Ingest {
 
     /// Space is taken at once, so that a full disk shows before an hour of downloading, and in one piece.
     fn allocate(&self) -> Result<(), StoreError> {
+        fail::before(Change::Take).map_err(|e| self.failed("reserve the space of", e))?;
         match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, self.size) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
                 rustix::fs::ftruncate(&self.file, self.size).map_err(|e| self.failed("size", e))
@@ -121,14 +138,34 @@ impl Ingest {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let at = self.written();
         self.check(at, bytes.len())?;
+        fail::before(Change::Take).map_err(|e| self.failed("write", e))?;
         self.file.write_all_at(bytes, at).map_err(|e| self.failed("write", e))?;
         self.arrived(at, bytes)
+    }
+
+    /// Whoever brings bytes from here on says so first. If somebody hashed such bytes ahead and never wrote them, ours
+    /// may be others: the digest starts over, from the file.
+    pub fn begin_at(&self, at: u64) {
+        let mut prefix = self.prefix.lock().unwrap_or_else(PoisonError::into_inner);
+        if prefix.at > at {
+            *prefix = Prefix::new(&self.digest);
+        }
+    }
+
+    /// Takes bytes that will be written at `at` into the digest, if it is their turn: now the CPU has them at hand.
+    pub fn hash_ahead(&self, at: u64, bytes: &[u8]) {
+        if let Ok(mut prefix) = self.prefix.try_lock()
+            && prefix.at == at
+        {
+            prefix.take(bytes);
+        }
     }
 
     /// Puts the content of a block where it belongs. Contiguous bytes of large blobs pass the page cache; others
     /// stay in it until the digest has reached them.
     pub fn write_at(&self, at: u64, block: &mut Block) -> Result<(), StoreError> {
         self.check(at, block.len())?;
+        fail::before(Change::Take).map_err(|e| self.failed("write", e))?;
         if !self.write_direct(at, block)? {
             self.file.write_all_at(block.filled(), at).map_err(|e| self.failed("write", e))?;
         }
@@ -141,7 +178,7 @@ impl Ingest {
         let Some(direct) = self.direct.as_ref().filter(|_| self.direct_works.load(Relaxed)) else {
             return Ok(false);
         };
-        let in_order = self.prefix.try_lock().is_ok_and(|prefix| prefix.at == at);
+        let in_order = self.prefix.try_lock().is_ok_and(|prefix| prefix.at >= at);
         let end = at + block.len() as u64;
         let whole = block.len().is_multiple_of(ALIGN) || end == self.size;
         if !in_order || !whole || !at.is_multiple_of(ALIGN as u64) {
@@ -163,9 +200,10 @@ impl Ingest {
         self.state().written.insert(at..at + bytes.len() as u64);
         // Whoever holds the digest now finds these bytes when it catches up, or `verify` does.
         let Ok(mut prefix) = self.prefix.try_lock() else { return Ok(()) };
-        if prefix.at == at {
-            prefix.hasher.update(bytes);
-            prefix.at += bytes.len() as u64;
+        // From where it is, if that is within them: what was hashed ahead is not hashed again.
+        let known = prefix.at.checked_sub(at).and_then(|known| usize::try_from(known).ok());
+        if let Some(rest) = known.and_then(|known| bytes.get(known..)) {
+            prefix.take(rest);
         }
         self.catch_up(&mut prefix)
     }
@@ -179,8 +217,7 @@ impl Ingest {
             while prefix.at < end {
                 let len = usize::try_from(end - prefix.at).map_or(READ, |left| left.min(READ));
                 self.file.read_exact_at(&mut buffer[..len], prefix.at).map_err(|e| self.failed("read", e))?;
-                prefix.hasher.update(&buffer[..len]);
-                prefix.at += len as u64;
+                prefix.take(&buffer[..len]);
             }
         }
     }
@@ -188,9 +225,7 @@ impl Ingest {
     /// Verifies and makes durable; what is left to do is [`Ingest::publish`]. A failed fsync loses the blob: the
     /// kernel may have dropped the pages, so a second try would lie.
     pub fn verify(&self) -> Result<(), StoreError> {
-        if self.state().spoiled {
-            return Err(self.failed("make durable", Errno::IO));
-        }
+        self.check_spoiled()?;
         let written = self.written();
         if written != self.size {
             return Err(self.bad(format!("{written} bytes, but its descriptor says {}", self.size)));
@@ -198,14 +233,14 @@ impl Ingest {
         let actual = {
             let mut prefix = self.prefix.lock().unwrap_or_else(PoisonError::into_inner);
             self.catch_up(&mut prefix)?;
-            let fresh = Hasher::new(self.digest.algorithm());
-            std::mem::replace(&mut prefix.hasher, fresh).finish()
+            std::mem::replace(&mut *prefix, Prefix::new(&self.digest)).hasher.finish()
         };
         if actual != self.digest {
             return Err(self.bad(format!("its bytes have the digest {actual}")));
         }
         rustix::fs::ftruncate(&self.file, self.size).map_err(|e| self.failed("cut to size", e))?;
-        rustix::fs::fdatasync(&self.file).map_err(|e| self.failed("make durable", e))?;
+        fail::sync(&self.file, rustix::fs::fdatasync).map_err(|e| self.failed("make durable", e))?;
+        fail::before(Change::Keep).map_err(|e| self.failed("set the mode of", e))?;
         rustix::fs::fchmod(&self.file, Mode::from_raw_mode(0o444))
             .map_err(|e| self.failed("set the mode of", e))?;
         rustix::fs::futimens(&self.file, &NOW).map_err(|e| self.failed("set the time of", e))
@@ -215,6 +250,8 @@ impl Ingest {
     /// the same blob goes.
     pub fn publish(&self) -> Result<(), StoreError> {
         let _no_checkpoint = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        // The kernel tells a failed write to one fsync of a file: a checkpoint beside `verify` may have been told.
+        self.check_spoiled()?;
         let blobs = self.store.blobs(self.digest.algorithm());
         match self.store.inner.ingest.rename(&self.name, blobs, self.digest.hex()) {
             // NFS repeats a request whose answer was lost, and another winner removes what is left of us: the work
@@ -248,13 +285,19 @@ impl Ingest {
         Err(self.bad(format!("more than the {} bytes that its descriptor says", self.size)))
     }
 
+    fn check_spoiled(&self) -> Result<(), StoreError> {
+        let spoiled = self.state().spoiled;
+        spoiled.map_or(Ok(()), |errno| Err(self.failed("make durable", errno)))
+    }
+
     fn bad(&self, reason: String) -> StoreError {
-        self.state().spoiled = true;
+        self.state().spoiled.get_or_insert(Errno::BADMSG);
         StoreError::Content { digest: self.digest.clone(), reason }
     }
 
     pub(super) fn failed(&self, action: &'static str, source: impl Into<std::io::Error>) -> StoreError {
-        self.state().spoiled = true;
+        let source = source.into();
+        self.state().spoiled.get_or_insert(Errno::from_io_error(&source).unwrap_or(Errno::IO));
         StoreError::io(action, self.store.inner.ingest.path().join(&self.name), source)
     }
 
@@ -273,10 +316,59 @@ impl Drop for Ingest {
     fn drop(&mut self) {
         let (published, keep) = {
             let state = self.state();
-            (state.published, state.kept && !state.spoiled)
+            (state.published, state.kept && state.spoiled.is_none())
         };
         if !published && !keep {
             self.store.forget_attempt(&self.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_that_fails_beside_the_last_one_keeps_the_blob_from_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::create_or_open(dir.path()).unwrap();
+        let digest = Digest::sha256(b"blob");
+        let mut ingest = store.ingest(&digest, 4).unwrap();
+        ingest.write(b"blob").unwrap();
+        ingest.verify().unwrap();
+        let error = ingest.failed("make durable", Errno::NOSPC);
+        assert_eq!(ingest.publish().unwrap_err().class(), error.class());
+        drop(ingest);
+        assert!(store.find(&digest, 4).unwrap().is_none());
+        assert_eq!(std::fs::read_dir(dir.path().join("ingest")).unwrap().count(), 0);
+    }
+
+    /// A file that answers EINVAL to a write, as a file system does that wants another alignment.
+    fn refusing() -> File {
+        File::options().write(true).open("/proc/self/oom_score_adj").unwrap()
+    }
+
+    #[test]
+    fn a_disk_that_refuses_to_be_written_past_the_cache_is_written_through_it() {
+        for folder in [std::env::temp_dir(), "/dev/shm".into()].iter().filter(|folder| folder.is_dir()) {
+            let folder = tempfile::tempdir_in(folder).unwrap();
+            let store = Store::create_or_open(folder.path()).unwrap();
+            let bytes = vec![b'x'; 2 << 20];
+            let digest = Digest::sha256(&bytes);
+            for direct in [None, Some(refusing())] {
+                let mut ingest = store.ingest(&digest, bytes.len() as u64).unwrap();
+                let refuses = direct.is_some();
+                ingest.direct = direct.or(ingest.direct.take());
+                let mut block = Block::new(1 << 20);
+                for at in [0, 1 << 20] {
+                    block.clear();
+                    block.fill(&bytes[at..], usize::MAX);
+                    ingest.write_at(at as u64, &mut block).unwrap();
+                }
+                assert!(!(refuses && ingest.direct_works.load(Relaxed)));
+                ingest.finish().unwrap();
+                assert!(store.look(&digest, bytes.len() as u64).unwrap().is_some());
+            }
         }
     }
 }

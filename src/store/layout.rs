@@ -1,6 +1,6 @@
 //! Making, opening and probing a store.
 
-use std::{io::Write, path::Path};
+use std::path::Path;
 
 use rustix::{fs::AtFlags, io::Errno};
 use serde::{Deserialize, Serialize};
@@ -101,7 +101,7 @@ impl Inner {
         for folder in [&self.ingest, &self.leases, &self.roots, &self.sha256, &self.sha512, &self.base] {
             let (name, second) = (format!(".probe.{}", random_name()), format!(".probe.{}", random_name()));
             let tried = folder.create(&name).and_then(|mut file| {
-                file.write_all(b"probe").map_err(|e| StoreError::io("write in", folder.path(), e))?;
+                folder.write(&mut file, &name, b"probe")?;
                 probe_link(folder, &name, &second)
             });
             folder.forget(&name);

@@ -1,9 +1,9 @@
 //! Whether a blob is present: opened, and `fstat` shows the right size. A gc may be moving the file to its trash
 //! or back at this moment, so one look is not enough.
 
-use std::{fs::File, io::Read as _, os::unix::fs::MetadataExt};
+use std::{fs::File, io::Read as _};
 
-use super::{Folder, Store, StoreError, flat_name, folder::seen, random_name};
+use super::{Folder, Store, StoreError, flat_name, folder::seen};
 use crate::model::digest::Digest;
 
 /// Looks in `blobs/` and in every trash folder, this often, before a blob is missing.
@@ -14,18 +14,12 @@ const MAX_DOCUMENT: u64 = 4 << 20;
 impl Store {
     /// For writers: the blob, if it is present. One that is found in the trash is moved back.
     pub fn look(&self, digest: &Digest, size: u64) -> Result<Option<File>, StoreError> {
-        self.look_with(digest, size, |trash, name| {
-            match trash.rename(name, self.blobs(digest.algorithm()), digest.hex()) {
-                Err(e) if e.is_absent() => Ok(false),
-                Err(e) => Err(e),
-                Ok(()) => trash.sync().map(|()| true),
-            }
-        })
+        self.look_with(digest, size, |trash| self.restore(trash, digest, size))
     }
 
     /// For readers: the same, but nothing is moved.
     pub fn find(&self, digest: &Digest, size: u64) -> Result<Option<File>, StoreError> {
-        self.look_with(digest, size, |_, _| Ok(true))
+        self.look_with(digest, size, |_| Ok(true))
     }
 
     /// The bytes of a document, if it is present and they are right.
@@ -38,30 +32,36 @@ impl Store {
         (Digest::of(digest.algorithm(), &bytes) == *digest).then_some(bytes)
     }
 
-    /// Takes a blob out whose bytes are wrong, so that the next pull fetches it. `bad` is what was read: a file that
-    /// took its place meanwhile goes back. For repair by hand, not beside gc: for a moment even that one is away.
-    pub fn discard(&self, digest: &Digest, bad: &File) -> Result<bool, StoreError> {
-        let blobs = self.blobs(digest.algorithm());
-        // A name that is no blob's, in no trash folder: nobody takes it for one.
-        let aside = format!("{}.{}", flat_name(digest), random_name());
-        if seen(blobs.rename(digest.hex(), &self.inner.ingest, &aside))?.is_none() {
-            return Ok(false);
+    /// The size of what lies under the blob's name, whatever it is: of one that was cut short, for people.
+    pub fn size_in_place(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
+        Ok(self.blobs(digest.algorithm()).stat(digest.hex())?.map(|stat| stat.size))
+    }
+
+    /// Gives a blob in the trash its name again; whether it has it now. Never in place of one that is whole: that may
+    /// have been fetched and verified meanwhile, and this one may be what was found to be wrong. So by link, which
+    /// fails where a rename would replace. Killed in between, the blob lies under both names, and a collector takes
+    /// the one in the trash.
+    pub(super) fn restore(&self, trash: &Folder, digest: &Digest, size: u64) -> Result<bool, StoreError> {
+        let (name, blobs) = (flat_name(digest), self.blobs(digest.algorithm()));
+        match seen(trash.link(&name, blobs, digest.hex()))? {
+            None => Ok(false),
+            // What is there has another size: no reader takes it for the blob.
+            Some(false) if present(blobs, digest.hex(), size)?.is_none() => {
+                Ok(seen(trash.rename(&name, blobs, digest.hex()))?.is_some())
+            }
+            Some(linked) => {
+                blobs.sync()?;
+                seen(trash.remove(&name))?;
+                Ok(linked)
+            }
         }
-        let same = self.inner.ingest.open(&aside).and_then(|taken| same_file(&taken, bad, blobs));
-        if !matches!(same, Ok(true)) {
-            self.inner.ingest.rename(&aside, blobs, digest.hex())?;
-            return same;
-        }
-        self.inner.ingest.remove(&aside)?;
-        blobs.sync()?;
-        Ok(true)
     }
 
     fn look_with(
         &self,
         digest: &Digest,
         size: u64,
-        found_in_trash: impl Fn(&Folder, &str) -> Result<bool, StoreError>,
+        found_in_trash: impl Fn(&Folder) -> Result<bool, StoreError>,
     ) -> Result<Option<File>, StoreError> {
         let blobs = self.blobs(digest.algorithm());
         let name = flat_name(digest);
@@ -72,7 +72,7 @@ impl Store {
             for run in self.inner.trash.names()? {
                 let Some(trash) = seen(self.inner.trash.folder(&run))? else { continue };
                 if let Some(file) = present(&trash, &name, size)?
-                    && found_in_trash(&trash, &name)?
+                    && found_in_trash(&trash)?
                 {
                     return Ok(Some(file));
                 }
@@ -87,10 +87,4 @@ pub(super) fn present(folder: &Folder, name: &str, size: u64) -> Result<Option<F
     let meta =
         file.metadata().map_err(|e| StoreError::io("read the size of", folder.path().join(name), e))?;
     Ok((meta.is_file() && meta.len() == size).then_some(file))
-}
-
-fn same_file(one: &File, other: &File, folder: &Folder) -> Result<bool, StoreError> {
-    let identity = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
-    let failed = |e| StoreError::io("read the identity of a blob in", folder.path(), e);
-    Ok(identity(one).map_err(failed)? == identity(other).map_err(failed)?)
 }

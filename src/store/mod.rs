@@ -49,7 +49,7 @@ pub mod roots;
 pub mod trash;
 
 pub use block::Block;
-pub use check::is_right;
+pub use check::{is_right, is_right_on_disk};
 pub use condemned::Mark;
 pub use error::StoreError;
 pub use ingest::Ingest;

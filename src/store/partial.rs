@@ -6,7 +6,11 @@ use std::{collections::BTreeSet, fs::File, os::unix::fs::FileExt as _, sync::Poi
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{Ingest, Store, StoreError, flat_name};
+use super::{
+    Ingest, Store, StoreError,
+    fail::{self, Change},
+    flat_name,
+};
 use crate::model::{digest::Digest, request::CacheKey};
 
 /// Smaller blobs start over: a sidecar costs more than it saves.
@@ -37,12 +41,12 @@ impl Ingest {
         let _one = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
         let written = {
             let state = self.state();
-            if state.published || state.spoiled {
+            if state.published || state.spoiled.is_some() {
                 return Ok(());
             }
             state.written.clone()
         };
-        rustix::fs::fdatasync(&self.file).map_err(|e| self.failed("make durable", e))?;
+        fail::sync(&self.file, rustix::fs::fdatasync).map_err(|e| self.failed("make durable", e))?;
         let ranges = written.iter().map(|range| (range.start, range.end)).collect();
         let sidecar = Sidecar { format: FORMAT, size: self.size, cache: cache.clone(), ranges };
         let bytes = serde_json::to_vec(&sidecar).unwrap_or_default();
@@ -109,6 +113,7 @@ impl Ingest {
 
     /// In the kernel, which shares the blocks where the file system can; else by hand.
     fn copy_range(&self, old: &File, start: u64, end: u64) -> Result<bool, StoreError> {
+        fail::before(Change::Take).map_err(|e| self.failed("copy an earlier attempt to", e))?;
         let mut at = start;
         while at < end {
             let (mut from, mut to) = (at, at);
@@ -169,14 +174,16 @@ impl Store {
         }
     }
 
-    /// After a complete pull: removes what killed attempts at these blobs left, except where somebody is at work.
+    /// After a complete pull: removes what killed attempts at these blobs left and their lock files, except where
+    /// somebody is at work.
     pub fn tidy<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>) -> Result<(), StoreError> {
         let names = self.inner.ingest.all_names()?;
-        let left: BTreeSet<&str> = names.iter().filter_map(|name| rest_of_attempt(name)).collect();
+        let left: BTreeSet<&str> = names.iter().filter_map(|name| flat_of(name)).collect();
         for digest in digests.into_iter().filter(|digest| left.contains(&*flat_name(digest))) {
             if let Some(_lock) = self.try_lock(digest)? {
                 self.forget_attempts(digest);
             }
+            self.forget_lock(digest)?;
         }
         Ok(())
     }
@@ -190,6 +197,11 @@ impl Store {
 
 /// The digest part of a name that an attempt leaves: data, sidecar, or a sidecar that was being written.
 fn rest_of_attempt(name: &str) -> Option<&str> {
-    let (flat, rest) = name.strip_prefix('.').unwrap_or(name).split_once('.')?;
-    (rest != "lock" && !flat.is_empty()).then_some(flat)
+    flat_of(name).filter(|_| name.strip_suffix(".lock").is_none())
+}
+
+/// The digest part of any name in `ingest/`.
+fn flat_of(name: &str) -> Option<&str> {
+    let (flat, _) = name.strip_prefix('.').unwrap_or(name).split_once('.')?;
+    (!flat.is_empty()).then_some(flat)
 }

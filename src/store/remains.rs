@@ -19,7 +19,7 @@ pub struct Remains {
 
 impl Store {
     /// Removes unfinished downloads (data files and what lies beside them) that no lease names and nobody wrote to
-    /// since `before`. Lock files stay: a lock file that is removed locks nobody out.
+    /// since `before`. Not lock files: those have their own rule.
     pub fn remove_unfinished(
         &self,
         leased: &BTreeSet<Digest>,

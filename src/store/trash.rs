@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use super::{Store, StoreError, flat_name, folder::seen, look::present, random_name};
+use super::{Store, StoreError, flat_name, folder::seen, random_name};
 use crate::model::digest::{Algorithm, Digest};
 
 /// A blob as it lies in the store.
@@ -119,16 +119,12 @@ impl Store {
         Ok(moved)
     }
 
-    /// Gives a blob its name again. `false` if it was gone from the trash.
+    /// Gives a blob its name again, unless it was fetched anew meanwhile. `false` if it was gone from the trash.
     pub fn put_back(&self, trashed: &Trashed) -> Result<bool, StoreError> {
         let Some(folder) = seen(self.inner.trash.folder(&trashed.gc))? else { return Ok(false) };
-        let (name, blobs) = (flat_name(&trashed.digest), self.blobs(trashed.digest.algorithm()));
-        if present(blobs, trashed.digest.hex(), trashed.size)?.is_some() {
-            // Fetched anew meanwhile, and verified then: what was there before may be what was found to be wrong.
-            blobs.sync()?;
-            return Ok(seen(folder.remove(&name))?.is_some());
-        }
-        Ok(seen(folder.rename(&name, blobs, trashed.digest.hex()))?.is_some())
+        let there = folder.stat(&flat_name(&trashed.digest))?.is_some();
+        self.restore(&folder, &trashed.digest, trashed.size)?;
+        Ok(there)
     }
 
     /// The only place where a blob's bytes go for good. `false` if it was gone.

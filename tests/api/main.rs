@@ -1,5 +1,6 @@
 //! What the API server makes of our definition, our policy and users' manifests: `cargo test --test api`.
-//! Takes a cluster without nodes and no root. `IMAGECACHE_TEST_API=DIR` uses one that is up already.
+//! Takes a cluster without nodes and no root. `IMAGECACHE_TEST_API=DIR` uses one that is up already,
+//! `IMAGECACHE_TEST_API_SETTINGS=DIR` another one for the tests with a controller.
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)] // test code throughout
 
@@ -10,4 +11,5 @@ mod definition;
 mod manifests;
 mod policy;
 mod rights;
+mod settings;
 mod world;

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{ALICE, BOB, image_cache, world};
+use crate::{
+    kit::cluster::eventually,
+    world::{ALICE, BOB, image_cache, world},
+};
 
 fn with_secrets(name: &str, secrets: &[&str]) -> Value {
     image_cache(name, &json!({"images": ["nginx:1"], "imagePullSecrets": secrets}))
@@ -94,4 +97,47 @@ fn without_secrets_nobody_is_asked_for_rights_and_an_administrator_passes() {
     cluster.send(&open, &["create", "--dry-run=server", BOB]).succeeded("no secrets");
     let any = with_secrets("any", &["kube-system:anything", "default/else"]);
     cluster.send(&any, &["create", "--dry-run=server"]).succeeded("an administrator");
+}
+
+#[test]
+fn a_password_free_login_is_for_those_who_may_use_it() {
+    let world = world();
+    let (role, instance) = ("acs:ram::1609982529:role/shop", "cn-hangzhou:cri-12345");
+    let rule = json!({"apiGroups": ["eci.alibabacloud.com"], "resources": ["acrlogins"], "verbs": ["use"],
+        "resourceNames": [role, instance]});
+    let subjects = json!([{"kind": "User", "name": "alice", "apiGroup": "rbac.authorization.k8s.io"}]);
+    let reference =
+        json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "shop-acr"});
+    for object in [
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": {"name": "shop-acr"}, "rules": [rule]}),
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": "shop-acr"}, "roleRef": reference, "subjects": subjects}),
+    ] {
+        world.cluster.send(&object, &["apply"]).succeeded("the grant");
+    }
+    let send = |annotations: Value, user: &str| {
+        let mut object = image_cache("lent", &json!({"images": ["nginx:1"]}));
+        object["metadata"]["annotations"] = annotations;
+        world.cluster.send(&object, &["create", "--dry-run=server", user])
+    };
+    let service = json!({"k8s.aliyun.com/acr-service-arns": role});
+    let alone = json!({"k8s.aliyun.com/acr-instance-ids": instance});
+    let with_role =
+        json!({"k8s.aliyun.com/acr-service-arns": role, "k8s.aliyun.com/acr-instance-ids": "cri-any12"});
+    eventually("the grant", || send(service.clone(), ALICE).ok.then_some(()));
+    for annotations in [&service, &alone, &with_role] {
+        send(annotations.clone(), ALICE).succeeded("what alice may use");
+        let refusal = send(annotations.clone(), BOB).refused();
+        assert!(refusal.contains("bob may not use") && refusal.contains("acrlogins"), "{refusal}");
+    }
+    for (key, value) in [
+        ("k8s.aliyun.com/acr-service-arns", "acs:ram::1609982529:role/other"),
+        ("k8s.aliyun.com/acr-instance-ids", "cn-hangzhou:cri-12345,cri-other1"),
+        ("k8s.aliyun.com/acr-instance-id", "cri-other1"),
+        ("k8s.aliyun.com/acr-user-arns", "acs:ram::2:role/theirs"),
+    ] {
+        let refusal = send(json!({ key: value }), ALICE).refused();
+        assert!(refusal.contains(&format!("{key}: alice may not use {value}")), "{refusal}");
+    }
 }

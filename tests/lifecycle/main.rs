@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod any_order;
+mod losses;
 mod settings;
 mod world;
 
@@ -354,23 +355,6 @@ fn what_never_was_ready_and_fails_for_good_goes_after_a_day() {
     outage.pass(DAY * 3);
     outage.reconcile();
     assert!(outage.object.is_some(), "an outage of the upstream deletes nobody's object");
-}
-
-#[test]
-fn content_that_the_store_lost_is_pulled_again_and_retention_stays() {
-    let mut world = ready();
-    let ready_at = world.status().ledger.unwrap().ready_at;
-    world.pass(DAY);
-    world.store_is_replaced();
-    world.reconcile();
-    assert_eq!((world.phase().as_str(), world.condition("Ready").1.as_str()), ("Creating", "ContentLost"));
-    assert!(!world.condition("Available").0 && world.run() == 2);
-    world.settle();
-    assert_eq!((world.phase().as_str(), world.status().ledger.unwrap().ready_at), ("Ready", ready_at));
-
-    world.broken.insert(2);
-    world.reconcile();
-    assert_eq!(world.run(), 3, "a broken root of the credited run");
 }
 
 #[test]

@@ -188,7 +188,7 @@ impl World {
                     self.jobs.clear();
                 }
             }
-            Action::RenewCredentials { .. } => {}
+            Action::RenewCredentials { .. } | Action::RemoveSecrets { .. } => {}
         }
     }
 

@@ -81,6 +81,8 @@ enum PullAt {
     Start,
     /// Which look, and which place is next.
     Look(When, u8),
+    /// Linked back; the name in this trash folder goes next.
+    Linked(When, usize),
     Fetch(When),
     Link,
     Sync,
@@ -106,6 +108,8 @@ enum GcAt {
     RootsAgain,
     ListLate,
     PutBack(u8),
+    /// Linked back; the name in this trash folder goes next.
+    Linked(u8),
     Unlink(u8),
     Over,
 }
@@ -210,10 +214,9 @@ impl Blobs {
                 };
                 if let Some(folder) = place(number) {
                     if s.trash[folder] {
-                        go("look: in the trash, renamed back", &|n| {
-                            n.out_of_trash(folder);
+                        go("look: in the trash, linked back", &|n| {
                             n.enter();
-                            n.pulls[i] = found(when);
+                            n.pulls[i] = PullAt::Linked(when, folder);
                         });
                     } else {
                         go("look: not in the trash", &next);
@@ -229,6 +232,11 @@ impl Blobs {
                     }
                 }
             }
+            PullAt::Linked(when, folder) => go("sync the blobs, the name in the trash goes", &|n| {
+                n.durable = (n.there, n.trash);
+                n.out_of_trash(folder);
+                n.pulls[i] = found(when);
+            }),
             PullAt::Fetch(when) => go("fetch, publish", &|n| {
                 n.enter();
                 n.pulls[i] = if when == When::First { PullAt::Link } else { PullAt::Look(When::Last, 0) };
@@ -339,10 +347,16 @@ impl Blobs {
                 let folder = usize::from(f);
                 let spared = self.rules.spare_named || !gc.listed[folder];
                 if gc.named_again && spared && n.trash[folder] {
-                    n.out_of_trash(folder);
                     n.enter();
+                    gc.at = GcAt::Linked(f);
+                } else {
+                    gc.at = next_put_back(f);
                 }
-                gc.at = if folder + 1 < FOLDERS { GcAt::PutBack(f + 1) } else { GcAt::Unlink(0) };
+            }),
+            GcAt::Linked(f) => go("sync the blobs, the name in the trash goes", &|gc, n| {
+                n.durable = (n.there, n.trash);
+                n.out_of_trash(usize::from(f));
+                gc.at = next_put_back(f);
             }),
             GcAt::Unlink(f) => go("unlink", &|gc, n| {
                 let folder = usize::from(f);
@@ -385,6 +399,10 @@ impl Blobs {
             }
         }
     }
+}
+
+fn next_put_back(f: u8) -> GcAt {
+    if usize::from(f) + 1 < FOLDERS { GcAt::PutBack(f + 1) } else { GcAt::Unlink(0) }
 }
 
 const NEW: Gc = Gc { at: GcAt::ListTrash, listed: [false; FOLDERS], named: false, named_again: false };

@@ -3,11 +3,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod acr;
+#[path = "../support/acr/mod.rs"]
+mod cloud;
 mod leader;
 mod place;
 mod secrets;
 mod server;
 mod starts;
+mod startup;
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +20,7 @@ use imagecache::{
     controller::reconcile::{Context, reconcile},
     model::{
         names,
-        report::{Bytes, Progress, progress_line},
+        report::{Bytes, Pace, Progress, progress_line},
         settings::Settings,
     },
     ops::metrics::{Census, Metrics},
@@ -81,6 +85,7 @@ impl World {
             slots: Arc::default(),
             logs: Arc::default(),
             secret_reads: Arc::default(),
+            logins: Arc::default(),
             mirror: Arc::default(),
             profiles: Arc::default(),
             identity: "test".into(),
@@ -387,7 +392,8 @@ async fn a_new_leader_tells_how_far_a_long_pull_is_and_does_not_end_it() {
                 "uid": made["metadata"]["uid"]}]},
         "status": {"containerStatuses": [{"name": "worker", "image": "", "imageID": "", "ready": true,
             "restartCount": 0, "state": {"running": {"startedAt": "2026-01-01T00:01:00Z"}}}]}});
-    let line = progress_line(&Progress { all: Bytes { done: 30, total: 100, reused: 0 }, images: vec![] });
+    let progress = Progress { all: Bytes { done: 30, total: 100, reused: 0 }, images: vec![] };
+    let line = progress_line(&progress, &Pace::default());
     world
         .server
         .with(|state| state.objects.insert("/api/v1/namespaces/system/pods/p/log".into(), json!(line)));

@@ -101,12 +101,8 @@ async fn pull(client: &Client, host: &str, wanted: &Digest, layer: &[u8]) {
     let Document::Image { layers, .. } = raw.parse().unwrap() else { panic!() };
     assert!(client.has_blob(host, "team/app", &layers[0].digest).await.unwrap());
     for offset in [0, layer.len() as u64 / 2] {
-        let mut blob =
-            client.blob(host, "team/app", &layers[0].digest, layers[0].size, offset).await.unwrap();
-        let mut all = Vec::new();
-        while let Some(bytes) = blob.next().await.unwrap() {
-            all.extend_from_slice(&bytes);
-        }
+        let blob = client.blob(host, "team/app", &layers[0].digest, layers[0].size, offset).await.unwrap();
+        let all = whole(blob).await.unwrap();
         assert!(all == layer[usize::try_from(offset).unwrap()..], "from {offset}");
     }
     let missing = client.resolve(&format!("{host}/team/app:nope").parse().unwrap()).await.unwrap_err();

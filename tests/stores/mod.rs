@@ -80,6 +80,7 @@ pub fn root(store: &Store, cache: &str, run: u64, reference: &str, text: &str) -
             overridden: false,
             led: false,
             public: None,
+            referrers: None,
             closure,
         }],
     }

@@ -28,6 +28,10 @@ pub enum Effect {
     /// How names are looked up.
     Hosts,
     Dns,
+    /// Password-free pulls: see `model::acr`.
+    AcrInstances,
+    AcrServiceRole,
+    AcrUserRole,
     /// A property of the pod itself, under the same key, where its own cloud runs it.
     Pod,
     /// Known, and without effect on a pull: the user is told why.
@@ -143,6 +147,11 @@ impl Row {
             Effect::NewEipDetail | Effect::Pod => "a notice".to_owned(),
             Effect::Hosts => and("`hostAliases` of the pod, and first in the pull's own lookup"),
             Effect::Dns => and("`dnsConfig` of the pod, and the pull's own lookup"),
+            Effect::AcrInstances | Effect::AcrServiceRole | Effect::AcrUserRole => {
+                "logins where the operator has an identity at Alibaba Cloud and allows it, else a notice: see \
+                 `acr.md`"
+                    .to_owned()
+            }
             Effect::None(why) => format!("a notice: {why}"),
         }
     }

@@ -1,6 +1,7 @@
 //! How values are written, and what they are once read. Every text is bounded before anything looks into it.
 
 use crate::model::{
+    acr::{self, Instance, RoleArn},
     lookup::{self, Dns, HostAlias},
     reference::RegistryHost,
 };
@@ -42,6 +43,10 @@ pub enum Form {
     PodDns,
     /// The text of a `resolv.conf`.
     ResolvConf,
+    /// `[region:]cri-...`, comma separated.
+    Instances,
+    /// The ARN of a RAM role.
+    Role,
     /// Not read here.
     Text,
 }
@@ -61,6 +66,8 @@ pub enum Value {
     Aliases(Vec<HostAlias>),
     /// Whether name servers were left out.
     Dns(Dns, bool),
+    Instances(Vec<Instance>),
+    Role(RoleArn),
 }
 
 impl Form {
@@ -87,6 +94,8 @@ impl Form {
             Self::EciDns => lookup::eci_dns(text).map(|(dns, more)| Value::Dns(dns, more)),
             Self::PodDns => lookup::pod_dns(text).map(|dns| Value::Dns(dns, false)),
             Self::ResolvConf => lookup::resolv_conf(text).map(|dns| Value::Dns(dns, false)),
+            Self::Instances => acr::instances(text).map(Value::Instances),
+            Self::Role => acr::one_role(text).map(Value::Role),
             Self::Text => Ok(Value::Text(text.to_owned())),
         }
     }
@@ -116,6 +125,8 @@ impl Form {
                 "JSON, `{\"nameservers\":[\"10.0.0.2\"],\"searches\":[],\"options\":[]}`".to_owned()
             }
             Self::ResolvConf => "the text of a `resolv.conf`".to_owned(),
+            Self::Instances => "`[region:]cri-…`, comma separated".to_owned(),
+            Self::Role => "`acs:ram::ACCOUNT:role/NAME`".to_owned(),
             Self::Text => "text".to_owned(),
         }
     }
@@ -136,6 +147,8 @@ impl Form {
             Self::EciDns => r#"{"nameservers":"10.0.0.2"}"#.to_owned(),
             Self::PodDns => r#"{"nameservers":["10.0.0.2"]}"#.to_owned(),
             Self::ResolvConf => "nameserver 10.0.0.2".to_owned(),
+            Self::Instances => "cn-hangzhou:cri-12345".to_owned(),
+            Self::Role => "acs:ram::123:role/name".to_owned(),
             Self::Text => "anything".to_owned(),
         }
     }
@@ -274,6 +287,8 @@ mod tests {
             Form::EciDns,
             Form::PodDns,
             Form::ResolvConf,
+            Form::Instances,
+            Form::Role,
             Form::Text,
         ] {
             assert!(form.read(&form.example()).is_ok(), "{form:?}");
@@ -306,6 +321,8 @@ mod tests {
             Form::EciDns,
             Form::PodDns,
             Form::ResolvConf,
+            Form::Instances,
+            Form::Role,
         ] {
             for text in [&big, &many, &bomb, nul] {
                 if let Err(error) = form.read(text) {

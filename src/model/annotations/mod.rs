@@ -25,6 +25,7 @@ use self::{
     table::{Row, TABLE},
 };
 use super::{
+    acr,
     judge::Invalid,
     lookup::{Dns, HostAlias},
     reference::RegistryHost,
@@ -53,6 +54,8 @@ pub struct Annotations {
     pub dns: Option<Set<Dns>>,
     /// Settings of the pod itself.
     pub pod: Vec<Set<String>>,
+    /// Password-free pulls.
+    pub acr: acr::Asked,
     /// The vocabulary the object uses, if it uses one.
     pub dialect: Option<Dialect>,
     pub notices: Vec<String>,
@@ -184,6 +187,9 @@ impl Annotations {
                 }
                 set(&mut self.dns, row, dns, origin, notices);
             }
+            (Effect::AcrInstances, Value::Instances(all)) => self.acr.set_instances(row.key, all),
+            (Effect::AcrServiceRole, Value::Role(role)) => self.acr.set_service(row.key, role),
+            (Effect::AcrUserRole, Value::Role(role)) => self.acr.set_user(row.key, role),
             (Effect::None(why), value) => {
                 if value != Value::Flag(false) {
                     notices.push(format!("{}: it asks for {}; {why}", row.key, row.meaning));

@@ -37,14 +37,9 @@ const fn row(
     Row { key, dialect, form, effect, meaning, page }
 }
 
-const fn eci(key: &'static str, meaning: &'static str) -> Row {
-    row(Dialect::Eci, key, Form::Text, Effect::None(NOT_YET), meaning, &ECI_CACHE)
-}
-
 const ARCHITECTURES: Form = Form::Word(&["amd64", "arm64"]);
 const SYSTEMS: Form = Form::Word(&["linux", "windows"]);
 
-const NOT_YET: &str = "not honoured here";
 const OF_PODS: &str = "it is a setting of pods that use images, not of pulls";
 const NO_ROLE: &str = "pull pods are the operator's, and a cache gives them no rights";
 
@@ -67,10 +62,10 @@ pub const TABLE: &[Row] = &[
     row(Dialect::Eci, "k8s.aliyun.com/vswitch-ids", Form::Ids("vsw-", 10), Effect::Subnets, "a pull from these vSwitches", &ECI_CACHE),
     row(Dialect::Eci, "k8s.aliyun.com/security-group-id", Form::Ids("sg-", 1), Effect::SecurityGroups, "a pull in this security group", &ECI_CACHE),
     row(Dialect::Eci, "k8s.aliyun.com/resource-group-id", Form::Ids("rg-", 1), Effect::ResourceGroup, "a pull in this resource group", &ECI_CACHE),
-    eci("k8s.aliyun.com/acr-instance-ids", "password-free pulls from these ACR instances"),
-    eci("k8s.aliyun.com/acr-instance-id", "password-free pulls from this ACR instance"),
-    eci("k8s.aliyun.com/acr-service-arns", "password-free pulls with this RAM role"),
-    eci("k8s.aliyun.com/acr-user-arns", "password-free pulls with the registry owner's RAM role"),
+    row(Dialect::Eci, "k8s.aliyun.com/acr-instance-ids", Form::Instances, Effect::AcrInstances, "password-free pulls from these ACR instances", &ECI_CACHE),
+    row(Dialect::Eci, "k8s.aliyun.com/acr-instance-id", Form::Instances, Effect::AcrInstances, "password-free pulls from this ACR instance", &ECI_CACHE),
+    row(Dialect::Eci, "k8s.aliyun.com/acr-service-arns", Form::Role, Effect::AcrServiceRole, "password-free pulls with this RAM role", &ECI_CACHE),
+    row(Dialect::Eci, "k8s.aliyun.com/acr-user-arns", Form::Role, Effect::AcrUserRole, "password-free pulls with the registry owner's RAM role", &ECI_CACHE),
     row(Dialect::Eci, "k8s.aliyun.com/eip-instance-id", Form::Ids("eip-", 1), Effect::ExistingEip, "a pull through this EIP", &ECI_CACHE),
     row(Dialect::Eci, "k8s.aliyun.com/auto-create-eip", Form::Flag, Effect::NewEip, "a pull through a new EIP", &ECI_CACHE),
     row(Dialect::Eci, "k8s.aliyun.com/eip-bandwidth", Form::Number(1, 1000), Effect::NewEipDetail, "this bandwidth of a new EIP, in Mbit/s", &ECI_CACHE),

@@ -43,6 +43,8 @@ fn every_key_refuses_a_bad_value_by_its_name_with_what_to_write() {
                 ("10.0.0.5 a", "write for example")
             }
             Form::ResolvConf => ("10.0.0.5", "write nameserver"),
+            Form::Instances => ("acr-12345", "write cri-"),
+            Form::Role => ("arn:aws:iam::1:role/x", "write acs:ram::"),
             Form::Text => continue,
         };
         let invalid = one(row.key, bad).invalid;

@@ -86,6 +86,18 @@ fn a_host_in_both_lists_is_plain_http() {
 }
 
 #[test]
+fn credentials_over_plain_http_are_spoken_of_only_if_there_are_some() {
+    let warned = |secrets: &[&str]| {
+        let (_, notices) = judged_spec(&[(HTTP, "r.io:5000")], |spec| {
+            spec.images = vec!["r.io:5000/a".into()];
+            spec.image_pull_secrets = secrets.iter().map(|&name| name.to_owned()).collect();
+        });
+        notices.iter().any(|notice| notice.contains("credentials"))
+    };
+    assert!(warned(&["team:login"]) && !warned(&[]));
+}
+
+#[test]
 fn all_reaches_the_hosts_of_the_images_and_carries_no_credentials() {
     let (request, _) = judged(&["r.io:5000/a", "named.io/b"], &[(TKE_HTTP, "named.io,all")]);
     let request = request.unwrap();
@@ -121,6 +133,13 @@ fn what_calls_for_another_pull_changes_the_hash_and_nothing_else_does() {
         ("k8s.aliyun.com/imc-enable-reuse", "false"),
     ] {
         assert_ne!(base, hash(judged(&["a", "b"], &[(key, value)])), "{key}");
+    }
+    for (referrers, same) in [(Some(false), true), (Some(true), false)] {
+        let asked = judged_spec(&[], |spec| {
+            spec.images = vec!["a".into(), "b".into()];
+            spec.referrers = referrers;
+        });
+        assert_eq!(base == hash(asked), same, "{referrers:?}");
     }
     let more = judged_spec(&[], |spec| {
         spec.images = vec!["a".into(), "b".into()];
@@ -161,6 +180,38 @@ fn the_operators_word_counts_where_the_object_is_silent_and_is_no_override() {
     let own = of(&settings, &[(ALIASES, r#"[{"ip":"10.0.0.2","hostnames":["r.io"]}]"#)]);
     assert_eq!((own.lookup.hosts.clone(), own.lookup.overrides(&host)), (vec![alias("10.0.0.2")], true));
     assert_ne!(own.inputs, silent.inputs);
+}
+
+#[test]
+fn a_login_is_lent_over_a_checked_certificate_wherever_the_name_leads_and_over_nothing_less() {
+    const SHOP: &str = "shop-registry.cn-hangzhou.cr.aliyuncs.com";
+    let instances = ("k8s.aliyun.com/acr-instance-ids", "cri-12345");
+    let alias = format!(r#"[{{"host":"{SHOP}","ip":"10.0.0.5"}}]"#);
+    let eks = BTreeMap::from([(
+        "pod.annotations".to_owned(),
+        format!("eks.tke.cloud.tencent.com/registry-http-endpoint: {SHOP}"),
+    )]);
+    let operators = crate::model::profile::Profile::read(None, Some(&eks), None);
+    for (own, profile, lent) in [
+        (None, None, true),
+        (Some(("k8s.aliyun.com/eci-custom-hosts", alias.as_str())), None, true),
+        (Some((HTTP, SHOP)), None, false),
+        (Some((SKIP, SHOP)), None, false),
+        (Some((TKE_HTTP, "all")), None, false),
+        (None, Some(operators), false),
+    ] {
+        let settings = Settings {
+            acr: Some(acr::Allowed { everything: true, ..acr::Allowed::default() }),
+            profile: profile.unwrap_or_default().into(),
+            ..Settings::default()
+        };
+        let annotations = own.into_iter().chain([instances]);
+        let annotations = annotations.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let spec = ImageCacheSpec { images: vec![format!("{SHOP}/a")], ..ImageCacheSpec::default() };
+        let (request, notices) = judge_spec(&annotations, &spec, &settings);
+        assert_eq!(!request.unwrap().logins.is_empty(), lent, "{own:?}: {notices:?}");
+        assert_eq!(notices.iter().any(|notice| notice.contains("no password-free login")), !lent, "{own:?}");
+    }
 }
 
 #[test]

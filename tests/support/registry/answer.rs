@@ -1,5 +1,7 @@
 //! What the scripted registry answers, before and after something goes wrong.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use imagecache::model::digest::Digest;
@@ -21,7 +23,7 @@ pub(super) enum End {
     Chunked,
     Cut(usize),
     Stall(usize),
-    Dribble,
+    Drip(usize, Duration),
     Silence,
 }
 
@@ -92,7 +94,10 @@ pub(super) fn answer(content: &mut Content, seen: &Seen, own: &str) -> Reply {
         Some((repository, name)) => (repository, "blob", name),
         None => match rest.rsplit_once("/manifests/") {
             Some((repository, name)) => (repository, "manifest", name),
-            None => return missing("NAME_UNKNOWN"),
+            None => match rest.rsplit_once("/referrers/") {
+                Some((repository, name)) => (repository, "referrers", name),
+                None => return missing("NAME_UNKNOWN"),
+            },
         },
     };
     if !stored && let Some(refusal) = login::refuse(content, seen, repository, own) {
@@ -100,6 +105,7 @@ pub(super) fn answer(content: &mut Content, seen: &Seen, own: &str) -> Reply {
     }
     let reply = match kind {
         "blob" => blob(content, seen, repository, name, fault.as_ref()),
+        "referrers" => referrers(content, seen, repository, name),
         _ => manifest(content, repository, name),
     };
     bent(reply, fault)
@@ -117,6 +123,25 @@ fn manifest(content: &Content, repository: &str, name: &str) -> Reply {
     reply.body = bytes.clone();
     reply.set("content-type", media_type);
     reply.set("docker-content-digest", &digest.to_string());
+    reply
+}
+
+/// Two a page. Source: OCI distribution-spec, "Listing Referrers".
+fn referrers(content: &Content, seen: &Seen, repository: &str, name: &str) -> Reply {
+    if content.referrers.is_empty() {
+        return missing("NAME_UNKNOWN");
+    }
+    let subject = (repository.to_owned(), name.parse::<Digest>().unwrap());
+    let all = content.referrers.get(&subject).map_or(&[][..], Vec::as_slice);
+    let from = seen.path.split_once("?from=").map_or(0, |(_, from)| from.parse::<usize>().unwrap());
+    let page = &all[from..all.len().min(from + 2)];
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": super::INDEX, "manifests": page});
+    let mut reply = Reply::new(StatusCode::OK, &index.to_string());
+    reply.set("content-type", super::INDEX);
+    if from + 2 < all.len() {
+        let next = from + 2;
+        reply.set("link", &format!("</v2/{repository}/referrers/{name}?from={next}>; rel=\"next\""));
+    }
     reply
 }
 
@@ -156,7 +181,8 @@ fn bent(mut reply: Reply, fault: Option<Fault>) -> Reply {
         Some(Fault::Shorter(less)) => reply.body.truncate(reply.body.len().saturating_sub(less)),
         Some(Fault::Cut(after)) => reply.end = End::Cut(after),
         Some(Fault::Stall(after)) => reply.end = End::Stall(after),
-        Some(Fault::Dribble) => reply.end = End::Dribble,
+        Some(Fault::Dribble) => reply.end = End::Drip(1, Duration::from_secs(1)),
+        Some(Fault::Drip(bytes, every)) => reply.end = End::Drip(bytes, every),
         Some(Fault::Header(name, value)) => reply.set(name, &value),
         _ => {}
     }

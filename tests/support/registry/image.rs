@@ -43,6 +43,11 @@ impl Registry {
         digest
     }
 
+    /// What the referrers API answers for a digest; from the first time on there is one.
+    pub fn put_referrers(&self, repository: &str, subject: &Digest, descriptors: Vec<Value>) {
+        self.lock().referrers.insert((repository.to_owned(), subject.clone()), descriptors);
+    }
+
     /// An image whose layers are these bytes.
     pub fn image(&self, repository: &str, tag: &str, platform: &str, layers: &[&[u8]]) -> Image {
         let (os, architecture) = platform.split_once('/').unwrap();

@@ -15,6 +15,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -43,6 +44,8 @@ pub enum Fault {
     Stall(usize),
     /// One byte at a time, a second apart.
     Dribble,
+    /// So many bytes at a time, so far apart.
+    Drip(usize, Duration),
     /// Neither headers nor anything else.
     Silence,
     /// 200 and everything, whatever range was asked for.
@@ -88,12 +91,18 @@ struct Content {
     blobs: HashMap<(String, Digest), Bytes>,
     /// By repository and tag or digest.
     manifests: HashMap<(String, String), (String, Digest, Bytes)>,
+    /// By repository and subject: descriptors, two a page. Without any there is no such API.
+    referrers: HashMap<(String, Digest), Vec<serde_json::Value>>,
     scripts: Vec<Script>,
     seen: Vec<Seen>,
     login: Login,
     /// Scopes by token.
     tokens: HashMap<String, String>,
     connections: usize,
+    /// Bytes of bodies that left, by path.
+    sent: HashMap<String, u64>,
+    /// How long 64 KiB take on one connection.
+    slowness: Duration,
 }
 
 #[derive(Clone)]
@@ -103,6 +112,15 @@ pub struct Registry {
     pub certificate: Option<String>,
     content: Arc<Mutex<Content>>,
     served: Arc<AtomicU64>,
+    pace: Arc<serve::Pace>,
+    bodies: Arc<Bodies>,
+}
+
+/// Bodies on their way: now, and at most so far.
+#[derive(Default)]
+struct Bodies {
+    now: AtomicU64,
+    most: AtomicU64,
 }
 
 impl Registry {
@@ -176,6 +194,27 @@ impl Registry {
     /// Bytes of bodies that left so far; what is in the sockets counts.
     pub fn served(&self) -> u64 {
         self.served.load(Ordering::Relaxed)
+    }
+
+    /// The same of what was asked for under this name, such as a digest.
+    pub fn served_of(&self, name: &impl ToString) -> u64 {
+        let name = name.to_string();
+        self.lock().sent.iter().filter(|(path, _)| path.ends_with(&name)).map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Bodies leave at this rate at most, all connections together. Bytes a second; 0 is no limit.
+    pub fn throttle(&self, rate: u64) {
+        self.pace.set(rate);
+    }
+
+    /// Every connection is so slow: the time for 64 KiB.
+    pub fn slow(&self, slowness: Duration) {
+        self.lock().slowness = slowness;
+    }
+
+    /// How many bodies were on their way at one time, at most.
+    pub fn most_bodies(&self) -> u64 {
+        self.bodies.most.load(Ordering::Relaxed)
     }
 
     /// Connections accepted so far.

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -19,10 +19,13 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
 
 use super::{
-    Registry, Seen,
+    Bodies, Registry, Seen,
     answer::{End, Reply, answer},
 };
 
@@ -37,6 +40,8 @@ pub(super) async fn start(tls: Option<(Vec<u8>, Vec<u8>, String)>) -> Registry {
         certificate: tls.map(|(_, _, pem)| pem),
         content: Arc::default(),
         served: Arc::default(),
+        pace: Arc::default(),
+        bodies: Arc::default(),
     };
     tokio::spawn(accept(listener, acceptor, registry.clone()));
     registry
@@ -95,15 +100,16 @@ async fn handle(request: Request<Incoming>, registry: Registry) -> Result<Respon
     if reply.end == End::Silence {
         std::future::pending::<()>().await;
     }
-    Ok(response(reply, seen.method == "HEAD", registry.served.clone()))
+    Ok(response(reply, &seen, &registry))
 }
 
-fn response(reply: Reply, head: bool, served: Arc<AtomicU64>) -> Response<Body> {
+fn response(reply: Reply, seen: &Seen, registry: &Registry) -> Response<Body> {
+    let head = seen.method == "HEAD";
     let Reply { status, headers, body, end } = reply;
     let length = body.len();
     let mut response = Response::new(match end {
         _ if head => Full::default().map_err(never).boxed_unsync(),
-        End::Whole | End::Silence => pieces(body, served).boxed_unsync(),
+        End::Whole | End::Silence => pieces(body, seen.path.clone(), registry.clone()).boxed_unsync(),
         End::Chunked => stream(vec![body]).boxed_unsync(),
         End::Cut(after) => {
             let broken = stream::once(async { Err(io::Error::other("cut")) });
@@ -117,12 +123,13 @@ fn response(reply: Reply, head: bool, served: Arc<AtomicU64>) -> Response<Body> 
             let first = stream::iter([Ok(Frame::data(body.slice(..after.min(length))))]);
             StreamBody::new(first.chain(stream::pending())).boxed_unsync()
         }
-        End::Dribble => {
-            let bytes = stream::iter(body).then(|byte| async move {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                Ok(Frame::data(Bytes::copy_from_slice(&[byte])))
+        End::Drip(size, every) => {
+            let pieces: Vec<Bytes> = body.chunks(size).map(Bytes::copy_from_slice).collect();
+            let pieces = stream::iter(pieces).then(move |piece| async move {
+                tokio::time::sleep(every).await;
+                Ok(Frame::data(piece))
             });
-            StreamBody::new(bytes).boxed_unsync()
+            StreamBody::new(pieces).boxed_unsync()
         }
     });
     *response.status_mut() = status;
@@ -137,14 +144,73 @@ fn response(reply: Reply, head: bool, served: Arc<AtomicU64>) -> Response<Body> 
 /// In small pieces, counted as they leave.
 fn pieces(
     body: Bytes,
-    served: Arc<AtomicU64>,
+    path: String,
+    registry: Registry,
 ) -> impl http_body::Body<Data = Bytes, Error = io::Error> + Send {
-    let pieces = stream::unfold(body, move |mut rest| {
-        let piece = rest.split_to(rest.len().min(64 << 10));
-        served.fetch_add(piece.len() as u64, Ordering::Relaxed);
-        std::future::ready((!piece.is_empty()).then_some((Ok(Frame::data(piece)), rest)))
-    });
+    let slowness = registry.lock().slowness;
+    let counted = Counted::new(registry.bodies.clone());
+    let pieces = stream::unfold(
+        (body, path, registry, counted),
+        move |(mut rest, path, registry, counted)| async move {
+            let piece = rest.split_to(rest.len().min(64 << 10));
+            if piece.is_empty() {
+                return None;
+            }
+            if !slowness.is_zero() {
+                tokio::time::sleep(slowness).await;
+            }
+            registry.pace.wait(piece.len()).await;
+            registry.served.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            *registry.lock().sent.entry(path.clone()).or_default() += piece.len() as u64;
+            Some((Ok(Frame::data(piece)), (rest, path, registry, counted)))
+        },
+    );
     StreamBody::new(pieces)
+}
+
+/// How fast bodies leave, all together.
+#[derive(Default)]
+pub(super) struct Pace {
+    rate: AtomicU64,
+    /// When what was promised so far has left.
+    free: Mutex<Option<Instant>>,
+}
+
+impl Pace {
+    pub(super) fn set(&self, rate: u64) {
+        self.rate.store(rate, Ordering::Relaxed);
+    }
+
+    async fn wait(&self, bytes: usize) {
+        let rate = self.rate.load(Ordering::Relaxed);
+        if rate == 0 {
+            return;
+        }
+        let turn = {
+            let (mut free, now) = (self.free.lock().unwrap(), Instant::now());
+            let turn = free.unwrap_or(now).max(now);
+            *free = Some(turn + Duration::from_secs_f64(bytes as f64 / rate as f64));
+            turn
+        };
+        tokio::time::sleep_until(turn).await;
+    }
+}
+
+/// A body on its way.
+struct Counted(Arc<Bodies>);
+
+impl Counted {
+    fn new(bodies: Arc<Bodies>) -> Self {
+        let now = bodies.now.fetch_add(1, Ordering::Relaxed) + 1;
+        bodies.most.fetch_max(now, Ordering::Relaxed);
+        Self(bodies)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 fn never(error: Infallible) -> io::Error {

@@ -1,0 +1,139 @@
+//! What can be typed for the operator, and the configuration it means.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::{Args, ValueEnum};
+use url::Url;
+
+use super::Config;
+use crate::{
+    acr::flags::{AcrArgs, AllowArgs},
+    cli::{CloudArg, NameArgs, realm},
+    model::{
+        reference::RegistryHost,
+        settings::{OnExpiry, Settings},
+    },
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnExpiryArg {
+    /// Remove the object.
+    Delete,
+    /// Keep the object, in phase Expired.
+    Keep,
+}
+
+#[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools)] // flags
+pub struct ControllerArgs {
+    /// Where /livez, /readyz and /metrics are served.
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// The namespace of pull Jobs and their Secrets.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "imagecache-system")]
+    pub namespace: String,
+    /// This pod's name: pull pods get its image and pull secrets.
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: Option<String>,
+    /// The pull pods' image, when the controller runs outside the cluster.
+    #[arg(long, value_name = "IMAGE")]
+    pub worker_image: Option<String>,
+    /// The PersistentVolumeClaim of the store.
+    #[arg(long, value_name = "NAME", default_value = "imagecache-store")]
+    pub store_claim: String,
+    /// The store's volume can be mounted by many nodes (`ReadWriteMany`): pull pods may run on any of them.
+    #[arg(long)]
+    pub store_on_all_nodes: bool,
+    /// The mirror, for its report on the store.
+    #[arg(long, value_name = "URL")]
+    pub mirror: Option<Url>,
+    /// GiB a cache may hold when it does not say.
+    #[arg(long, value_name = "GIB", default_value_t = 20, value_parser = clap::value_parser!(u32).range(20..=32768))]
+    pub default_size: u32,
+    /// Pull Jobs at one time.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub max_jobs: u32,
+    /// Pull Jobs at one time that use the same registry.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub max_jobs_per_registry: u32,
+    /// What happens to expired caches. Without it: delete, but keep those that Argo CD or Flux own.
+    #[arg(long, value_enum)]
+    pub on_expiry: Option<OnExpiryArg>,
+    /// Hours after which a cache that never was Ready and failed for good is deleted; 0 never.
+    #[arg(long, value_name = "HOURS", default_value_t = 24)]
+    pub failed_retention: u32,
+    /// Reuse layers that the store has, where a cache does not say (always by the rules of permission).
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub reuse_default: bool,
+    /// A registry whose anonymous answers make an image public, although it is inside or speaks plain HTTP.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub public_registry: Vec<RegistryHost>,
+    /// Never send a credential to a registry over plain HTTP, not even if the cache lists it as such.
+    #[arg(long)]
+    pub forbid_credentials_over_http: bool,
+    /// Trust this registry's token server on another host, as REGISTRY=REALM-HOST.
+    #[arg(long, value_name = "REGISTRY=HOST", value_parser = realm)]
+    pub auth_realm: Vec<(RegistryHost, String)>,
+    /// What runs the pull pods: decides how they are placed and get their network (docs/placement.md).
+    #[arg(long, value_enum, default_value = "kubernetes")]
+    pub platform: CloudArg,
+    /// The ConfigMap that says what subnets, security groups and EIPs of a cloud mean on this cluster.
+    #[arg(long, value_name = "NAME", default_value = "imagecache-placement")]
+    pub placement: String,
+    /// A place or an EIP that is not known here makes a cache invalid, instead of a notice.
+    #[arg(long)]
+    pub strict_placement: bool,
+    #[command(flatten)]
+    pub names: NameArgs,
+    /// Start even though the CustomResourceDefinition is not ours.
+    #[arg(long)]
+    pub take_over: bool,
+    #[command(flatten)]
+    pub acr: AcrArgs,
+    #[command(flatten)]
+    pub allow: AllowArgs,
+}
+
+impl ControllerArgs {
+    pub fn config(self) -> Config {
+        let identity = self.acr.identity();
+        if identity.is_none() && !self.allow.is_empty() {
+            tracing::warn!(
+                "no password-free pulls from ACR: neither --acr-access-key-dir nor RRSA says who this is (docs/acr.md)"
+            );
+        }
+        let hours = |n: u32| (n > 0).then(|| Duration::from_secs(u64::from(n) * 3600));
+        let settings = Settings {
+            default_size_gib: self.default_size,
+            reuse_default: self.reuse_default,
+            public_registries: self.public_registry,
+            credentials_over_http: !self.forbid_credentials_over_http,
+            max_jobs: self.max_jobs,
+            max_jobs_per_host: self.max_jobs_per_registry,
+            acr: identity.is_some().then(|| self.allow.allowed(self.acr.acr_region.clone())),
+            on_expiry: self.on_expiry.map(|choice| match choice {
+                OnExpiryArg::Delete => OnExpiry::Delete,
+                OnExpiryArg::Keep => OnExpiry::Keep,
+            }),
+            delete_failed_after: hours(self.failed_retention),
+            cloud: self.platform.into(),
+            strict_placement: self.strict_placement,
+            host_aliases: self.names.host_aliases.map(|aliases| aliases.0),
+            dns: self.names.dns_config,
+            ..Settings::default()
+        };
+        Config {
+            settings,
+            pod_name: self.pod_name,
+            worker_image: self.worker_image,
+            store_claim: self.store_claim,
+            one_node: !self.store_on_all_nodes,
+            mirror: self.mirror,
+            auth_realms: self.auth_realm,
+            placement: self.placement,
+            acr: identity.map(|identity| (identity, self.acr.endpoints())),
+            take_over: self.take_over,
+            ..Config::new(self.namespace, self.listen)
+        }
+    }
+}
