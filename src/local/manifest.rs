@@ -114,7 +114,7 @@ fn from_manifest(path: &Path, args: &PullArgs) -> Result<Vec<Wanted>, ManifestEr
         )?;
         let (dialect, lookup) = (wanted.dialect, wanted.lookup);
         let acr_domains = wanted.logins.domains();
-        let request = PullRequest { dialect, lookup, acr_domains, ..request };
+        let request = PullRequest { dialect, lookup, acr_domains, ..request }.with_inputs();
         requests.push(Wanted { request, logins: wanted.logins, notices });
     }
     Ok(requests)

@@ -191,7 +191,11 @@ impl PullRequest {
         } else {
             serde_json::to_vec(&words)
         };
-        let inputs = Digest::sha256(&words.unwrap_or_default()).hex()[..32].to_owned();
+        let mut words = words.unwrap_or_default();
+        if !self.lookup.is_default() {
+            words.extend(serde_json::to_vec(&self.lookup).unwrap_or_default());
+        }
+        let inputs = Digest::sha256(&words).hex()[..32].to_owned();
         Self { inputs, ..self }
     }
 }
@@ -225,11 +229,13 @@ mod tests {
     fn the_inputs_hash_changes_with_what_decides_the_content() {
         let asked = || samples::request("shop", vec!["nginx:1".parse().unwrap()]);
         let one = asked().with_inputs().inputs;
+        let hosts = vec![HostAlias { ip: "10.0.0.5".parse().unwrap(), hostnames: vec!["r.io".into()] }];
         assert_eq!(one, PullRequest { run: 7, size_limit: Some(1), ..asked() }.with_inputs().inputs);
         for other in [
             PullRequest { platforms: vec!["linux/amd64".parse().unwrap()], ..asked() },
             PullRequest { reuse: false, ..asked() },
             PullRequest { referrers: true, ..asked() },
+            PullRequest { lookup: Lookup { hosts, ..Lookup::default() }, ..asked() },
         ] {
             assert_ne!(one, other.with_inputs().inputs);
         }
