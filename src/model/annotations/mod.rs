@@ -227,7 +227,8 @@ impl Annotations {
         }
     }
 
-    /// What is not said is taken from these: the object is asked before.
+    /// What is not said is taken from these: the object is asked before. A login is no default: it is lent to who asks,
+    /// since that is whom the admission policy looks at.
     pub fn or(&mut self, defaults: &Self) {
         if self.plain_http.is_empty() {
             self.plain_http = defaults.plain_http.clone();
