@@ -26,13 +26,14 @@ demo-down: ## Remove what `make demo` left running.
 test: root packages lint cluster image ## Everything: lints, unit tests, tests on real parts, the demo.
 	CARGO_FLAGS="$(CARGO_FLAGS)" tests/run.sh
 
-.PHONY: test-cargo test-api test-cluster test-node test-demo
+.PHONY: test-cargo test-api test-cluster test-node test-demo test-fuzz
 test-cargo: ## Unit tests and tests against scripted servers: no cluster, no root.
 test-api: cluster ## Tests on a real API server: no root.
 test-cluster: packages cluster ## Tests of the test cluster itself.
 test-node: root packages cluster image ## Tests on a real node.
 test-demo: root packages cluster image ## The demo, twice.
-test-cargo test-api test-cluster test-node test-demo:
+test-fuzz: packages ## Every fuzz target for 20 s each, FUZZ_SECONDS for another time.
+test-cargo test-api test-cluster test-node test-demo test-fuzz:
 	CARGO_FLAGS="$(CARGO_FLAGS)" tests/run.sh $(@:test-%=%)
 
 # Long runs of what test-cargo does in seconds. 600 seconds for each of the two storms, unless SECONDS_EACH says otherwise.

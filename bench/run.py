@@ -38,6 +38,7 @@ def arguments():
     parser.add_argument("--against", action="append", default=[], metavar="NAME=BINARY", help="another build of ours, side by side")
     parser.add_argument("--skopeo", action="append", default=[], metavar="NAME=PATH", help="a newer skopeo, had elsewhere; the one on PATH takes part anyway")
     parser.add_argument("--no-peers", action="store_true", help="ours alone, to steer by")
+    parser.add_argument("--without", action="append", default=[], metavar="FAMILY", help="leaves a peer out, such as crane or regctl: a shorter run")
     parser.add_argument("--only", metavar="CASE", help="one case of several, such as http, tls, near, far")
     parser.add_argument("--rounds", type=int, default=4, help="the first is thrown away if there are more (default 4)")
     parser.add_argument("--corpus", choices=list(corpus.SHAPES), help="default full; noop: small, for sizes do not matter there")
@@ -58,6 +59,7 @@ def arguments():
 
 def everybody(args, kinds):
     mine = [peers.ours(args.ours)] + [peers.ours(binary, f"ours {name}") for name, binary in args.against]
+    kinds = kinds - set(args.without)
     return mine + (peers.peers(args.skopeo, kinds) if kinds and not args.no_peers else [])
 
 

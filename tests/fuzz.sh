@@ -17,7 +17,11 @@ export PATH=$tools/bin:$PATH RUSTC_BOOTSTRAP=1
 # libFuzzer is C++ and links as usual, not statically.
 unset RUSTFLAGS
 targets=("$@")
-[ $# -gt 0 ] || mapfile -t targets < <(cd fuzz/fuzz_targets && ls ./*.rs | sed 's|^\./||; s|\.rs$||')
+if [ $# = 0 ]; then
+	for file in fuzz/fuzz_targets/*.rs; do
+		targets+=("$(basename "$file" .rs)")
+	done
+fi
 cargo fuzz build --sanitizer none
 for target in "${targets[@]}"; do
 	found=$cache/fuzz-corpus/$target

@@ -212,6 +212,8 @@ fn secret(value: &Value) -> Result<Secret, &'static str> {
             (username.to_owned(), password.to_owned())
         }
         None => match (word("username"), word("password")) {
+            // RFC 7617, 2: it would end at the first colon, and the rest would be taken for the password.
+            (Some(username), _) if username.contains(':') => return Err("the username has a colon"),
             (username, Some(password)) => (username.unwrap_or_default().to_owned(), password.to_owned()),
             _ => return Err("it has neither auth nor username and password"),
         },
@@ -348,6 +350,7 @@ mod tests {
         assert_eq!(one(r#"{"auth":"dTpw","identitytoken":"t"}"#), identity("t"));
         assert_eq!(one(r#"{"username":"<token>","password":"t"}"#), identity("t"));
         assert_eq!(one(r#"{"auth":"bm9jb2xvbg=="}"#), None);
+        assert_eq!(one(r#"{"username":"a:b","password":"c"}"#), None);
     }
 
     #[test]

@@ -43,6 +43,9 @@ struct Board {
     free: VecDeque<Range<u64>>,
     receivers: usize,
     received: u64,
+    /// What receivers spent on waiting for bytes, and on what to do with them.
+    waited: Duration,
+    worked: Duration,
     /// Another connection was of no use: the registry ignores ranges, or refused one.
     alone: bool,
 }
@@ -57,7 +60,14 @@ impl Download {
             changed: Notify::new(),
             checkpointing: Arc::default(),
             checkpointed,
-            board: Mutex::new(Board { free, receivers: 0, received: 0, alone }),
+            board: Mutex::new(Board {
+                free,
+                receivers: 0,
+                received: 0,
+                waited: Duration::ZERO,
+                worked: Duration::ZERO,
+                alone,
+            }),
             begun: Instant::now(),
         }
     }
@@ -80,9 +90,13 @@ impl Download {
         self.board().take_at(at)
     }
 
-    pub(super) fn received(&self, bytes: u64) {
+    /// So many bytes came, after such a wait; the time since the ones before went into hashing and writing those.
+    pub(super) fn received(&self, bytes: u64, waited: Duration, worked: Duration) {
         self.gauge.add(bytes);
-        self.board().received += bytes;
+        let mut board = self.board();
+        board.received += bytes;
+        board.waited += waited;
+        board.worked += worked;
     }
 
     /// A connection is done with its part; what it did not fetch is free again.
@@ -107,6 +121,10 @@ impl Download {
         let board = self.board();
         let elapsed = now.saturating_duration_since(self.begun);
         if board.alone || board.receivers == 0 || board.received == 0 || elapsed < MEASURE {
+            return None;
+        }
+        // Hashing is the limit, which goes in order: others would only bring bytes that have to be read again.
+        if board.waited < board.worked {
             return None;
         }
         let left: u64 = board.free.iter().map(|part| part.end - part.start).sum();
@@ -191,10 +209,22 @@ mod tests {
         let download = download(&folder);
         download.claim();
         let begun = Instant::now();
-        download.received(CHUNK / 8);
+        download.received(CHUNK / 8, MEASURE, Duration::ZERO);
         assert_eq!(download.wants_help(begun + MEASURE / 2), None, "not measured yet");
         assert!(download.wants_help(begun + Duration::from_secs(1)).unwrap() > 30.0);
-        download.received(100 * CHUNK);
+        download.received(100 * CHUNK, Duration::ZERO, Duration::ZERO);
         assert_eq!(download.wants_help(begun + Duration::from_secs(1)), None, "fast enough alone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_help_is_wanted_where_the_bytes_come_faster_than_they_are_hashed() {
+        let folder = tempfile::tempdir().unwrap();
+        let download = download(&folder);
+        download.claim();
+        let later = Instant::now() + Duration::from_secs(1);
+        download.received(CHUNK / 8, MEASURE, 2 * MEASURE);
+        assert_eq!(download.wants_help(later), None);
+        download.received(1, 2 * MEASURE, Duration::ZERO);
+        assert!(download.wants_help(later).is_some(), "now the registry is slower");
     }
 }

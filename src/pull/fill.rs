@@ -20,7 +20,7 @@ use super::{
     plan::{self, Blob},
     queue::{Next, Queue, Then},
 };
-use crate::model::{failure::Failure, reference::RegistryHost};
+use crate::model::{class::Class, failure::Failure, reference::RegistryHost};
 
 /// How long a blob that another pull is fetching is put aside.
 const ASIDE: Duration = Duration::from_millis(100);
@@ -74,7 +74,15 @@ pub(super) async fn blobs(
     for _ in 0..limits.connections.max(1) * 2 {
         movers.spawn(mover(filling.clone()));
     }
-    while movers.join_next().await.is_some() {}
+    while let Some(ended) = movers.join_next().await {
+        // One that broke down never says that its blob is done, and the others would wait for that for ever.
+        if let Err(error) = ended {
+            movers.abort_all();
+            let failure = Failure::new(Class::Unknown, format!("a part of the pull broke down: {error}"));
+            let mut failures = filling.failures.lock().unwrap_or_else(PoisonError::into_inner);
+            failures.extend(filling.jobs.first().map(|job| (job.blob.clone(), failure)));
+        }
+    }
     std::mem::take(&mut *filling.failures.lock().unwrap_or_else(PoisonError::into_inner))
 }
 

@@ -6,7 +6,7 @@ use std::{
     sync::{PoisonError, atomic::Ordering::Relaxed},
 };
 
-use tokio::task::block_in_place;
+use tokio::{task::block_in_place, time::Instant};
 
 use super::{
     commit::blocking,
@@ -75,6 +75,7 @@ impl Fetcher {
         // What was taken from the stream; `left.start` follows when it is written.
         let mut at = left.start;
         block_in_place(|| download.ingest.begin_at(at));
+        let mut busy_since = Instant::now();
         let result = loop {
             if at == left.end && at < ask {
                 match go_on(download, at) {
@@ -87,14 +88,17 @@ impl Fetcher {
             let size = buffer.capacity() as u64;
             let room = (at / size + 1) * size - at;
             let room = usize::try_from(room.min(left.end - at)).unwrap_or(usize::MAX);
+            let asked = Instant::now();
             let read = match body.read(buffer.room(room.min(READ))).await {
                 Ok(0) => break Ok(()),
                 Ok(read) => read,
                 Err(failure) => break Err(failure),
             };
+            let came = Instant::now();
+            download.received(read as u64, came - asked, asked - busy_since);
+            busy_since = came;
             download.ingest.hash_ahead(at, buffer.grow(read));
             at += read as u64;
-            download.received(read as u64);
             if at.is_multiple_of(size) {
                 buffer = self.write(download, left, buffer).await?;
             }

@@ -103,7 +103,7 @@ impl Blob {
     pub(super) async fn open(&mut self) -> Result<(), Failure> {
         while self.stream.is_none() && self.at < self.end {
             match self.request().await {
-                Ok(stream) => self.stream = Some(stream),
+                Ok(stream) => self.stream = stream,
                 Err(failure) => self.recover(failure).await?,
             }
         }
@@ -202,7 +202,8 @@ impl Blob {
         Err(failure.of(self.subject()))
     }
 
-    async fn request(&mut self) -> Result<Stream, Failure> {
+    /// `None` if it has to be asked again at once, for the whole blob.
+    async fn request(&mut self) -> Result<Option<Stream>, Failure> {
         let part = self.at > 0 || self.end < self.size;
         let wanted = (part && !self.whole_only).then_some(self.at..self.end);
         let call = Call {
@@ -215,12 +216,15 @@ impl Blob {
         };
         let answer = self.client.exchange().send(&call).await?.answer;
         match (answer.status.as_u16(), wanted) {
-            (200, _) => self.stream(answer, 0..self.size),
+            (200, _) => self.stream(answer, 0..self.size).map(Some),
             (206, Some(wanted)) if range::is_what_was_asked(&answer.headers, &wanted, self.size) => {
-                self.stream(answer, wanted)
+                self.stream(answer, wanted).map(Some)
             }
-            (206, _) => {
+            (206, Some(_)) => {
                 self.whole_only = true;
+                Ok(None)
+            }
+            (206, None) => {
                 Err(Failure::new(Class::Network, "the registry answered with another range than asked for"))
             }
             (416, Some(_)) => Err(Failure::new(
