@@ -388,16 +388,17 @@ pub enum Format {
 #[command(after_help = "\
 Examples:
   imagecache convert -f tke-caches.yaml
-  kubectl get imagecaches.eks.cloud.tencent.com -o yaml | imagecache convert -f - | kubectl apply -f -
+  kubectl get imagecaches.eks.cloud.tencent.com -o yaml | imagecache convert -f - > ours.yaml
   imagecache convert --strict -f snapshots.yaml -o json > caches.json
 
-Known are eks.cloud.tencent.com/v1 ImageCache, cci/v2 ImageSnapshot and vci.volcengine.com/v1beta1 ImageCache, in many
-documents and in lists; our own objects pass unchanged. Standard error has one sentence for every field that has no
-counterpart and every object that is skipped. Of objects that would get one name each gets its namespace in front;
-what is still the same gets -2, -3.
+Known are eks.cloud.tencent.com/v1 ImageCache, cci/v2 ImageSnapshot and
+vci.volcengine.com/v1beta1 ImageCache, in many documents and in lists; our own objects pass
+unchanged. Standard error has one sentence for every field that has no counterpart and every object
+that is skipped. Of objects that would get one name each gets its namespace in front; what is still
+the same gets -2, -3.
 
-Exit status: 0 converted, 1 with --strict if something has no counterpart, 2 if an object could not be read or there
-is none. docs/convert.md has the tables.")]
+Exit status: 0 converted, 1 with --strict if something has no counterpart, 2 if an object could not
+be read or there is none. docs/convert.md has the tables.")]
 pub struct ConvertArgs {
     /// A file with objects, in YAML or JSON. May be given many times. `-` is standard input.
     #[arg(short = 'f', long, value_name = "FILE", required = true)]
