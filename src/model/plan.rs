@@ -1,7 +1,7 @@
 //! What to do next: a pure function of the judged object, the facts, the settings and the time. The order of the
 //! checks in `Course::walk` is the documentation of a cache's life.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -11,21 +11,20 @@ use super::{
     class::Class,
     facts::{Facts, JobFact},
     judge::{CacheRequest, Judged},
-    platform::Platform,
-    reference::{Reference, RegistryHost},
     report::Outcome,
-    request::PullRequest,
     retry::{self, after},
     run::{self, RunState},
     secrets::Secrets,
-    settings::{OnExpiry, Settings},
+    settings::Settings,
     stage::{Stage, Standing},
     status::Telling,
     text,
 };
-use crate::api::image_cache::{Ledger, Serve};
+use crate::api::image_cache::Ledger;
 
 mod credentials;
+mod expiry;
+mod start;
 
 /// A running worker's log is read this often. Everything else about it comes from watches.
 const PROGRESS: Duration = Duration::from_secs(2);
@@ -193,55 +192,6 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Expiry, and the end of what never worked.
-    fn end_of_life(&mut self, request: &CacheRequest) -> Option<Walked> {
-        let object = &self.judged.object;
-        if let Some(expires) = self.ledger.expires(request) {
-            if self.now < expires {
-                self.at(expires);
-                return None;
-            }
-            let by_default = if object.tracked { OnExpiry::Keep } else { OnExpiry::Delete };
-            return Some(match self.settings.on_expiry.unwrap_or(by_default) {
-                OnExpiry::Delete => {
-                    self.delete(expires, "Expired", format!("its retention ended at {expires}"))
-                }
-                OnExpiry::Keep => {
-                    self.ledger.root = None;
-                    self.ledger.open = false;
-                    self.ledger.failure = None;
-                    Walked::At(Stage::Expired)
-                }
-            });
-        }
-        let gone_at = self.gives_up(request)?;
-        if self.now < gone_at {
-            self.at(gone_at);
-            return None;
-        }
-        let hours = self.settings.delete_failed_after.unwrap_or_default().as_secs() / 3600;
-        Some(self.delete(gone_at, "Failed", format!("it failed for {hours} hours and never was ready")))
-    }
-
-    /// When an object that never was ready and fails for good is deleted.
-    fn gives_up(&self, request: &CacheRequest) -> Option<Timestamp> {
-        let failure = self.ledger.failure.as_ref().filter(|failure| failure.permanent)?;
-        let kept = self.judged.object.tracked || self.ledger.is_stale(request);
-        let limit = self.settings.delete_failed_after.filter(|_| !kept && self.ledger.was_never_ready())?;
-        Some(after(failure.first.0, limit))
-    }
-
-    fn delete(&self, not_before: Timestamp, reason: &str, why: String) -> Walked {
-        let object = &self.judged.object;
-        let delete = DeleteObject {
-            uid: object.uid.to_string(),
-            resource_version: object.resource_version.clone(),
-            not_before,
-            reason: why.clone(),
-        };
-        Walked::Delete(delete, Event { warning: false, reason: reason.to_owned(), message: why })
-    }
-
     /// All Jobs but the live one: of older runs, of runs that are written down, and those nobody remembers.
     fn remove_jobs(&mut self, live: Option<i64>) {
         let live = live.and_then(|run| u64::try_from(run).ok());
@@ -311,71 +261,6 @@ impl<'a> Course<'a> {
             self.ledger.secrets = versions;
         }
         self.start(request)
-    }
-
-    /// The open run has no Job. One is made when the run is written down, the Jobs before it are gone, and a slot
-    /// is free.
-    fn start(&mut self, request: &CacheRequest) -> Stage {
-        let hosts: BTreeSet<RegistryHost> = request.images.iter().map(Reference::host).cloned().collect();
-        if !self.facts.queue.admits(&hosts, &request.eips, self.settings) {
-            self.within(Duration::from_secs(15));
-            return Stage::Queued(self.facts.queue.held(&request.eips));
-        }
-        let written = self.seen.open && self.seen.run == self.ledger.run;
-        if !written {
-            self.within(Duration::ZERO);
-        } else if !self.facts.jobs.is_empty() {
-            self.within(Duration::from_secs(10));
-        } else {
-            let hosts = hosts.difference(&request.anonymous).cloned().collect();
-            let start = StartRun {
-                request: self.pull_request(request),
-                secrets: request.secrets.clone(),
-                hosts,
-                logins: request.logins.clone(),
-                pod: request.pod.clone(),
-                eips: request.eips.clone(),
-            };
-            self.actions.push(Action::StartRun(Box::new(start)));
-            self.within(Duration::from_secs(30));
-            return Stage::Preparing(self.facts.refused.clone());
-        }
-        Stage::Preparing(None)
-    }
-
-    fn pull_request(&self, request: &CacheRequest) -> PullRequest {
-        let object = &self.judged.object;
-        let platforms = self.platforms(request);
-        PullRequest {
-            cache: object.uid.clone(),
-            name: object.name.clone(),
-            run: u64::try_from(self.ledger.run).unwrap_or_default(),
-            inputs: String::new(),
-            images: request.images.clone(),
-            platforms,
-            size_limit: Some(request.size_limit),
-            access: request.access.clone(),
-            reuse: request.reuse,
-            public_registries: self.settings.public_registries.clone(),
-            credentials_over_http: self.settings.credentials_over_http,
-            recheck: self.ledger.root.is_none() && self.ledger.answered,
-            serve_private: request.serve == Serve::Cluster,
-            attestations: false,
-            referrers: request.referrers,
-            dialect: request.dialect,
-            lookup: request.lookup.clone(),
-            acr_domains: request.logins.domains(),
-        }
-        .with_inputs()
-    }
-
-    /// What the object says, else what the operator says, else what the nodes are.
-    fn platforms(&self, request: &CacheRequest) -> Vec<Platform> {
-        let choices = [&request.platforms, &self.settings.platforms, &self.facts.node_platforms];
-        let first = choices.into_iter().find(|platforms| !platforms.is_empty());
-        first.cloned().unwrap_or_else(|| {
-            vec![Platform { os: "linux".to_owned(), architecture: "amd64".to_owned(), variant: None }]
-        })
     }
 
     fn finish(mut self, stage: Stage) -> Plan {
