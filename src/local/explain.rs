@@ -270,26 +270,21 @@ fn joined(items: impl Iterator<Item = String>) -> String {
 
 /// As the operator would make it, with stand-ins for what only a cluster knows.
 fn pod(name: &str, request: &CacheRequest, settings: &Settings) -> Option<Value> {
+    let cache = CacheKey::of_uid("00000000-0000-0000-0000-000000000000");
     let start = StartRun {
         request: PullRequest {
-            cache: CacheKey::of_uid("00000000-0000-0000-0000-000000000000"),
             name: name.to_owned(),
-            run: 1,
             inputs: request.inputs.clone(),
-            images: request.images.clone(),
             platforms: request.platforms.clone(),
             size_limit: Some(request.size_limit),
             access: request.access.clone(),
             reuse: request.reuse,
-            public_registries: Vec::new(),
             credentials_over_http: settings.credentials_over_http,
-            recheck: false,
-            serve_private: false,
-            attestations: false,
             referrers: request.referrers,
             dialect: request.dialect,
             lookup: request.lookup.clone(),
             acr_domains: request.logins.domains(),
+            ..PullRequest::new(cache, request.images.clone())
         },
         secrets: request.secrets.clone(),
         hosts: request.images.iter().map(Reference::host).cloned().collect(),

@@ -158,6 +158,31 @@ pub struct PullRequest {
 }
 
 impl PullRequest {
+    /// The first run of a cache of these images, with nothing said besides: verified HTTPS, reuse by the rules of
+    /// permission, no limit, the images alone.
+    pub fn new(cache: CacheKey, images: Vec<Reference>) -> Self {
+        Self {
+            name: cache.to_string(),
+            cache,
+            run: 1,
+            inputs: String::new(),
+            images,
+            platforms: Vec::new(),
+            size_limit: None,
+            access: BTreeMap::new(),
+            reuse: true,
+            public_registries: Vec::new(),
+            credentials_over_http: true,
+            recheck: false,
+            serve_private: false,
+            attestations: false,
+            referrers: false,
+            dialect: Dialect::default(),
+            lookup: Lookup::default(),
+            acr_domains: BTreeMap::new(),
+        }
+    }
+
     pub fn access(&self, host: &RegistryHost) -> Access {
         self.access.get(host).copied().unwrap_or_default()
     }

@@ -49,11 +49,8 @@ impl Course<'_> {
         let object = &self.judged.object;
         let platforms = self.platforms(request);
         PullRequest {
-            cache: object.uid.clone(),
             name: object.name.clone(),
             run: u64::try_from(self.ledger.run).unwrap_or_default(),
-            inputs: String::new(),
-            images: request.images.clone(),
             platforms,
             size_limit: Some(request.size_limit),
             access: request.access.clone(),
@@ -62,11 +59,11 @@ impl Course<'_> {
             credentials_over_http: self.settings.credentials_over_http,
             recheck: self.ledger.root.is_none() && self.ledger.answered,
             serve_private: request.serve == Serve::Cluster,
-            attestations: false,
             referrers: request.referrers,
             dialect: request.dialect,
             lookup: request.lookup.clone(),
             acr_domains: request.logins.domains(),
+            ..PullRequest::new(object.uid.clone(), request.images.clone())
         }
         .with_inputs()
     }
