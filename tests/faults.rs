@@ -197,7 +197,7 @@ async fn a_part_of_a_pull_breaks_down() {
     let registry = registry(17 * MIB).await;
     tokio::task::spawn_blocking(move || {
         let dir = tempfile::tempdir().unwrap();
-        let step: u32 = if std::env::var_os("IMAGECACHE_FAULTS").is_some() { 1 } else { 8 };
+        let step: u32 = if std::env::var_os("IMAGECACHE_FAULTS").is_some() { 1 } else { 4 };
         let mut at = 1 + rand::rng().random_range(0..step);
         loop {
             let volume = dir.path().join(format!("at-{at}"));
