@@ -1,6 +1,5 @@
 //! Roots and requests for unit tests, the least of each. What a test is about it says itself, with `..`.
 
-
 use jiff::Timestamp;
 
 use super::{
