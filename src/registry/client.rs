@@ -344,7 +344,8 @@ impl Client {
                 Ok(_) => return Ok(Publicity::Unproved),
                 Err(f) if f.class == Class::Auth => return Ok(Publicity::Denied),
                 Err(f) if f.class == Class::NotFound => return Ok(Publicity::Unproved),
-                Err(f) if retry.again(&f, self.limits()).await => {}
+                // The pull waits for the answer and can do without it: silence is not waited out again and again.
+                Err(f) if f.class != Class::Timeout && retry.again(&f, self.limits()).await => {}
                 Err(f) => return Err(f.of(format!("{host}/{repository}@{digest}"))),
             }
         }
