@@ -44,6 +44,7 @@ fn request(registry: &Registry, cache: &str, run: u64, images: &[&str]) -> PullR
         attestations: false,
         referrers: false,
         recheck: false,
+        resolve: imagecache::model::request::Resolve::default(),
         dialect: Dialect::Eci,
         lookup: imagecache::model::lookup::Lookup::default(),
         acr_domains: BTreeMap::new(),

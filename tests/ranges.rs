@@ -59,6 +59,7 @@ async fn pulled(registries: &[&Registry], images: Vec<Reference>, limits: Limits
         attestations: false,
         referrers: false,
         recheck: false,
+        resolve: imagecache::model::request::Resolve::default(),
         dialect: Dialect::Eci,
         lookup: imagecache::model::lookup::Lookup::default(),
         acr_domains: BTreeMap::new(),

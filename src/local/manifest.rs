@@ -13,7 +13,7 @@ use crate::{
         lookup::Lookup,
         platform::Platform,
         reference::{Reference, RegistryHost},
-        request::{Access, CacheKey, Dialect, PullRequest},
+        request::{Access, CacheKey, Dialect, PullRequest, Resolve},
         settings::Settings,
     },
 };
@@ -152,6 +152,7 @@ fn request(
         attestations: args.attestations,
         referrers,
         recheck: false,
+        resolve: Resolve::default(),
         dialect: Dialect::ByHand,
         lookup: Lookup::default(),
         acr_domains: BTreeMap::new(),

@@ -138,6 +138,8 @@ pub struct PullRequest {
     /// Content was lost: bytes that the store has are hashed before they are trusted, and fetched if they are wrong.
     #[serde(default)]
     pub recheck: bool,
+    #[serde(default)]
+    pub resolve: Resolve,
     /// Whether the mirror may serve the private images to everybody in the cluster.
     #[serde(default)]
     pub serve_private: bool,
@@ -155,6 +157,22 @@ pub struct PullRequest {
     /// Custom domains of ACR instances that get a lent login, with the regions whose token services may see it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub acr_domains: BTreeMap<RegistryHost, Vec<String>>,
+}
+
+/// How much of what earlier runs of this cache were told still answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Resolve {
+    /// What this run and those after it were told; anything older is asked of the registries again.
+    Since(u64),
+    /// All that this run was told. Only the proofs that images are public are renewed.
+    Proofs(u64),
+}
+
+impl Default for Resolve {
+    fn default() -> Self {
+        Self::Since(0)
+    }
 }
 
 impl PullRequest {

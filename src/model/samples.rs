@@ -8,7 +8,7 @@ use super::{
     digest::Digest,
     lookup::Lookup,
     reference::Reference,
-    request::{Dialect, PullRequest},
+    request::{Dialect, PullRequest, Resolve},
     root::{Entry, EntryKind, ROOT_FORMAT, Root, RootImage},
 };
 
@@ -64,6 +64,7 @@ pub(crate) fn request(cache: &str, images: Vec<Reference>) -> PullRequest {
         attestations: false,
         referrers: false,
         recheck: false,
+        resolve: Resolve::default(),
         dialect: Dialect::Eci,
         lookup: Lookup::default(),
         acr_domains: BTreeMap::new(),

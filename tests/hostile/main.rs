@@ -103,6 +103,7 @@ impl World {
             attestations: false,
             referrers: false,
             recheck: false,
+            resolve: imagecache::model::request::Resolve::default(),
             dialect: Dialect::Eci,
             lookup: imagecache::model::lookup::Lookup::default(),
             acr_domains: BTreeMap::new(),

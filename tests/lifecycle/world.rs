@@ -127,6 +127,7 @@ impl World {
             broken: self.broken.clone(),
         });
         facts.queue.running = self.busy;
+        facts.server_clock = Some(self.now);
         if needs_secrets(&judged, &facts, &self.settings, self.now) {
             let request = judged.request.as_ref().unwrap();
             facts.secrets = request.secrets.iter().map(|s| (s.clone(), self.secret.clone())).collect();
@@ -249,14 +250,25 @@ impl World {
             pulled: 10,
             reused: 0,
             public: true,
+            resolved: None,
             failure: failure.clone(),
         };
         let images = job.request.images.iter().map(image).collect();
         let notices = vec![];
         let code =
             if root.is_some() { 0 } else { failure.as_ref().map_or(21, |f| f.class.exit_code().into()) };
-        let outcome =
-            Outcome { run, store, root: root.clone(), size: 10, images, failure, higher_run, notices };
+        let outcome = Outcome {
+            run,
+            store,
+            root: root.clone(),
+            size: 10,
+            resolved: None,
+            proved: None,
+            images,
+            failure,
+            higher_run,
+            notices,
+        };
         let outcome = (!report_is_lost).then_some(outcome);
         job.fact.pod.get_or_insert(pod(now)).exit = Some(Exit { code, at: now, oom: false, outcome });
         job.fact.state = if root.is_some() {
