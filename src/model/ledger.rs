@@ -58,8 +58,10 @@ impl Ledger {
         if self.is_stale(request) {
             self.failure = None;
             self.answered = false;
-            // Of the first run there is nothing older, unless the ledger was lost: then what is there may answer.
-            self.asked = if self.run == 0 { 0 } else { self.run.saturating_add(1) };
+            // Before the first run there is nothing, unless the ledger was lost: then what is there may answer, but for a
+            // refresh that may never have been.
+            let first = self.run == 0 && request.refresh.is_none();
+            self.asked = if first { 0 } else { self.run.saturating_add(1) };
             self.asked_refresh.clone_from(&request.refresh);
         }
         self.next(request, secrets);
@@ -140,8 +142,11 @@ impl Ledger {
 
     /// The store knows a higher run: the next one, still open.
     pub(super) fn skip_to_after(&mut self, higher: u64) {
-        let refreshing = self.is_refreshing();
+        let (refreshing, first) = (self.is_refreshing(), self.asked == self.run);
         self.run = self.run.max(number(higher)).saturating_add(1);
+        if first {
+            self.asked = self.run;
+        }
         if let Some(refresh) = self.refresh.as_mut().filter(|_| refreshing) {
             refresh.run = self.run;
         }
