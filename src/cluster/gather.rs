@@ -68,6 +68,9 @@ impl Cluster {
             status,
             ..Facts::default()
         };
+        if plan::needs_clock(judged, &facts, settings, now) {
+            facts.server_clock = self.server_clock(&judged.object.name).await?;
+        }
         if plan::needs_secrets(judged, &facts, settings, now)
             && let Ok(request) = &judged.request
         {

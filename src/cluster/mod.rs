@@ -15,6 +15,7 @@
 //! | [`logins`] | password-free logins: taken for a run, kept nowhere |
 //! | [`apply`] | a plan's actions |
 //! | [`remove`] | deletions, each with its preconditions |
+//! | [`server_clock`] | what the API server's clock says |
 //! | [`status`], [`events`] | what users see |
 
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub mod observe;
 pub mod profiles;
 pub mod remove;
 pub mod secrets;
+pub mod server_clock;
 pub mod slots;
 pub mod status;
 
@@ -72,6 +74,7 @@ pub struct Cluster {
     pub secret_reads: Arc<secrets::Reads>,
     pub logins: Arc<logins::Logins>,
     pub mirror: Arc<mirror::Mirror>,
+    pub server_clock: Arc<server_clock::ServerClock>,
     pub profiles: Arc<profiles::Profiles>,
     /// The name of this process in events.
     pub identity: Arc<str>,

@@ -98,6 +98,19 @@ impl Cluster {
         Ok(())
     }
 
+    /// What the API server's clock says, from the answer about an object. For many that ask at once it is asked once.
+    pub(super) async fn server_clock(&self, name: &str) -> Result<Option<Timestamp>, Error> {
+        if let Some(known) = self.server_clock.now() {
+            return Ok(Some(known));
+        }
+        let read = found(call(format!("get imagecache {name}"), self.read_live(name)).await)?;
+        let clock = read.and_then(|(_, clock)| clock);
+        if let Some(clock) = clock {
+            self.server_clock.set(clock);
+        }
+        Ok(clock)
+    }
+
     /// The object's metadata, and when the API server says it is.
     async fn read_live(
         &self,

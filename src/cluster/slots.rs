@@ -175,7 +175,7 @@ fn waiter(cache: &ImageCache) -> Waiter {
         name: cache.name_any(),
         hosts: references.map(|reference| reference.host().clone()).collect(),
         eips: eips.into_iter().collect(),
-        first_try: ledger.is_none_or(|ledger| ledger.failure.is_none()),
+        first_try: ledger.is_none_or(|ledger| ledger.failure.is_none() && !ledger.is_refreshing()),
         created: cache.creation_timestamp().map(|time| time.0).unwrap_or_default(),
     }
 }

@@ -122,6 +122,7 @@ pub async fn run_with(
         logs: Arc::default(),
         secret_reads: Arc::default(),
         logins: Arc::new(Logins::new(acr)),
+        server_clock: Arc::default(),
         mirror: Arc::new(Mirror::new(config.mirror)),
         profiles: Arc::default(),
         identity: Arc::clone(&identity),

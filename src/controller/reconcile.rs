@@ -10,7 +10,7 @@ use kube::{ResourceExt as _, core::error_boundary::InvalidObject, runtime::contr
 use tokio::time::Instant;
 
 use crate::{
-    api::{ImageCache, ImageCacheStatus},
+    api::{ImageCache, ImageCacheStatus, image_cache::ImageStatus},
     cluster::{Cluster, Error, Guarded, Why, events::About},
     model::{
         facts::Facts,
@@ -191,7 +191,12 @@ fn newly_pulled(old: &ImageCacheStatus, new: &ImageCacheStatus) -> u64 {
     if root(new).is_none() || root(new) == root(old) {
         return 0;
     }
-    let pulled = new.images.iter().filter_map(|image| u64::try_from(image.pulled?).ok());
+    // A refresh that finds an image unchanged says of it what was said before.
+    let same = |image: &&ImageStatus| {
+        let before = |old: &ImageStatus| old.name == image.name && old.digest == image.digest;
+        root(old).is_none() || !old.images.iter().any(before)
+    };
+    let pulled = new.images.iter().filter(same).filter_map(|image| u64::try_from(image.pulled?).ok());
     pulled.fold(0, u64::saturating_add)
 }
 
@@ -223,7 +228,7 @@ async fn unreadable(invalid: &InvalidObject, context: &Context) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::image_cache::{ImageStatus, Ledger, LedgerRoot};
+    use crate::api::image_cache::{Ledger, LedgerRoot};
 
     #[test]
     fn delays_grow_to_a_limit_and_never_below_half() {
@@ -239,6 +244,10 @@ mod tests {
             digest: "sha256:x".into(),
             at: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH),
             mirror_store_id: None,
+            inputs: String::new(),
+            resolved: None,
+            proved: None,
+            taken_back: None,
         };
         let images = vec![
             ImageStatus { pulled: Some(40), ..ImageStatus::default() },

@@ -30,6 +30,8 @@ pub struct Facts {
     pub queue: Queue,
     /// What became of the last password-free login, as the gatherer remembers.
     pub login: Option<LoginFact>,
+    /// What the API server's clock says, if it was asked (`plan::needs_clock` says when).
+    pub server_clock: Option<Timestamp>,
     /// Why the Job could not be made when that was last tried (a quota, an admission webhook).
     pub refused: Option<String>,
     /// The platforms of the cluster's nodes, in a stable order.

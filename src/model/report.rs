@@ -2,6 +2,7 @@
 //! the end a termination message of at most 4096 bytes (the kubelet keeps no more) with fixed-size records, plus
 //! numbered `result` lines that hold the rest. All of it may be lost: then the Job is run again.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{class::Class, digest::Digest, failure::Failure, reference::Reference};
@@ -58,6 +59,9 @@ pub struct ImageOutcome {
     /// Answered without credentials by the real host: everybody may have it.
     #[serde(default)]
     pub public: bool,
+    /// When the registry last said that the reference means this digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<Timestamp>,
     pub failure: Option<Failure>,
 }
 
@@ -70,6 +74,11 @@ pub struct Outcome {
     pub root: Option<Digest>,
     /// Logical bytes of the cache: every digest once.
     pub size: u64,
+    /// The oldest answer of a registry, and the oldest proof that an image is public, that the content rests on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proved: Option<Timestamp>,
     pub images: Vec<ImageOutcome>,
     /// Why the run failed: of the first image that failed, or of the run itself.
     pub failure: Option<Failure>,
@@ -103,6 +112,10 @@ struct Termination {
     store: String,
     root: Option<Digest>,
     size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    resolved: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    proved: Option<Timestamp>,
     class: Option<Class>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     higher_run: Option<u64>,
@@ -171,6 +184,8 @@ impl Outcome {
             store: self.store.clone(),
             root: self.root.clone(),
             size: self.size,
+            resolved: self.resolved,
+            proved: self.proved,
             class: self.failure.as_ref().map(|f| f.class),
             higher_run: self.higher_run,
             sum: Digest::sha256(text.as_bytes()),
@@ -200,6 +215,7 @@ impl Outcome {
             pulled,
             reused,
             public,
+            resolved: seen.resolved.filter(|_| class.is_none()),
             failure: class.map(failure),
         };
         Ok(Self {
@@ -207,6 +223,8 @@ impl Outcome {
             store: seen.store,
             root: seen.root,
             size: seen.size,
+            resolved: seen.resolved,
+            proved: seen.proved,
             images: images.iter().zip(seen.images).map(image).collect(),
             failure: seen.class.map(failure),
             higher_run: seen.higher_run,
@@ -253,6 +271,7 @@ mod tests {
             pulled: u64::from(u32::MAX) * 1000,
             reused: u64::from(u32::MAX) * 1000,
             public: false,
+            resolved: Some(Timestamp::MAX),
             failure: Some(Failure::new(Class::SignatureInvalid, message)),
         };
         Outcome {
@@ -260,6 +279,8 @@ mod tests {
             store: "0123456789abcdef0123456789abcdef".into(),
             root: None,
             size: u64::MAX,
+            resolved: Some(Timestamp::MAX),
+            proved: Some(Timestamp::MAX),
             images: (0..20).map(image).collect(),
             failure: Some(Failure::new(Class::Auth, message)),
             higher_run: Some(u64::MAX),

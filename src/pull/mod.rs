@@ -13,6 +13,7 @@ mod preflight;
 mod queue;
 mod receive;
 mod referrers;
+mod renew;
 pub mod repair;
 mod resolve;
 pub mod worker;
@@ -98,6 +99,8 @@ impl Pull {
             store: self.store.id().to_owned(),
             root: None,
             size: 0,
+            resolved: None,
+            proved: None,
             images: self.request.images.iter().map(untouched).collect(),
             failure: None,
             higher_run: None,
@@ -134,13 +137,23 @@ impl Pull {
             listed.into_iter().filter_map(|listed| listed.root.ok()).map(|stored| stored.root).collect();
 
         let wrong = self.wrong(&roots, &lease)?;
-        let before = if wrong.is_empty() { self.answered_before(&roots, &lease)? } else { None };
+        let (before, pinned) = if wrong.is_empty() {
+            (self.answered_before(&roots, &lease).await?, self.pinned(&roots, &lease)?)
+        } else {
+            (None, BTreeMap::new())
+        };
+        // What is taken over whole stays what it was pulled for, and with.
+        let (inputs, credentials) = before.as_ref().map_or_else(
+            || (self.request.inputs.clone(), self.credentials.clone()),
+            |root| (root.inputs.clone(), root.credentials.clone()),
+        );
+        let before = before.map(|root| root.images);
         let done = before.iter().flat_map(|images| sizes(images)).map(|(digest, _)| digest).collect();
         let mut holdings =
             Holdings::new(request, &self.credentials, &roots, lease.fetched_before(), self.now);
         let (images, documents) = match before {
             Some(images) => (images, BTreeMap::new()),
-            None => self.resolve_all(&lease, &holdings).await?,
+            None => self.resolve_all(&lease, &holdings, &roots, &pinned).await?,
         };
         holdings.add_public(&images);
         let fetcher = Arc::new(Fetcher {
@@ -160,7 +173,7 @@ impl Pull {
         });
         self.preflight(&fetcher, &lease)?;
         let filled = {
-            let filling = self.fill(&fetcher);
+            let filling = self.fill(&fetcher, (&inputs, &credentials));
             tokio::pin!(filling);
             loop {
                 tokio::select! {
@@ -208,47 +221,22 @@ impl Pull {
         })
     }
 
-    /// The same request with the same credentials has a complete root: no request needs to go out.
-    fn answered_before(&self, roots: &[Root], lease: &Lease) -> Result<Option<Vec<RootImage>>, Ended> {
-        let request = &self.request;
-        let same = |root: &&Root| {
-            root.cache == request.cache
-                && root.inputs == request.inputs
-                && root.credentials == self.credentials
-        };
-        let Some(root) =
-            roots.iter().filter(same).max_by_key(|root| root.run).filter(|_| !self.resolve_again)
-        else {
-            return Ok(None);
-        };
-        block_in_place(|| {
-            lease.add(&sizes(&root.images))?;
-            for (digest, size) in sizes(&root.images) {
-                if self.store.look(&digest, size)?.is_none() {
-                    return Ok(None);
-                }
-            }
-            for (index, image) in root.images.iter().enumerate() {
-                self.meter.image(index, &image.closure);
-                for entry in &image.closure {
-                    self.meter.gauge(&entry.digest, entry.size).reuse();
-                }
-            }
-            Ok(Some(root.images.clone()))
-        })
-    }
-
     /// Every image, in parallel. All that fail are told at once, before a byte of a layer moves.
     async fn resolve_all(
         &self,
         lease: &Lease,
         holdings: &Holdings,
+        roots: &[Root],
+        pinned: &BTreeMap<Reference, RootImage>,
     ) -> Result<(Vec<RootImage>, BTreeMap<Digest, bytes::Bytes>), Ended> {
         let walker = resolve::Resolver {
             client: &self.client,
             request: &self.request,
             store: &self.store,
             holdings,
+            pull: self,
+            roots,
+            pinned,
             now: self.now,
         };
         let walker = &walker;
@@ -309,7 +297,11 @@ impl Pull {
     }
 
     /// Blobs, then the root, then the last look that makes the root true.
-    async fn fill(&self, fetcher: &Arc<Fetcher>) -> Result<Digest, Ended> {
+    async fn fill(
+        &self,
+        fetcher: &Arc<Fetcher>,
+        (inputs, credentials): (&str, &str),
+    ) -> Result<Digest, Ended> {
         fill::all(fetcher, &self.meter).await.map_err(Ended::Images)?;
         block_in_place(|| self.store.sync_blobs())?;
         let mut left = self.missing(fetcher)?;
@@ -322,8 +314,8 @@ impl Pull {
             cache: self.request.cache.clone(),
             name: self.request.name.clone(),
             run: self.request.run,
-            inputs: self.request.inputs.clone(),
-            credentials: self.credentials.clone(),
+            inputs: inputs.to_owned(),
+            credentials: credentials.to_owned(),
             store: self.store.id().to_owned(),
             serve_private: self.request.serve_private,
             images: fetcher.images.clone(),
@@ -363,6 +355,7 @@ impl Pull {
         for (index, (image, told)) in images.iter().zip(&mut outcome.images).enumerate() {
             told.digest = Some(image.digest.clone());
             told.public = image.public.is_some();
+            told.resolved = Some(image.resolved);
             told.size = image.closure.iter().map(|entry| entry.size).sum();
             let pulled = |entry: &&Entry| {
                 moved_by.get(&entry.digest) == Some(&index)
@@ -371,6 +364,8 @@ impl Pull {
             told.pulled = image.closure.iter().filter(pulled).map(|entry| entry.size).sum();
             told.reused = told.size - told.pulled;
         }
+        outcome.resolved = images.iter().map(|image| image.resolved).min();
+        outcome.proved = images.iter().filter_map(|image| image.public).min();
         outcome.size = sizes(images).iter().map(|(_, size)| size).sum();
     }
 }
@@ -409,6 +404,7 @@ fn untouched(reference: &Reference) -> ImageOutcome {
         pulled: 0,
         reused: 0,
         public: false,
+        resolved: None,
         failure: None,
     }
 }

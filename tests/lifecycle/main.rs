@@ -4,8 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod any_order;
+mod clocks;
+mod edits;
 mod losses;
+mod refresh;
 mod settings;
+mod walk;
 mod world;
 
 use std::time::Duration;

@@ -87,6 +87,7 @@ impl World {
             secret_reads: Arc::default(),
             logins: Arc::default(),
             mirror: Arc::default(),
+            server_clock: Arc::default(),
             profiles: Arc::default(),
             identity: "test".into(),
         };

@@ -45,7 +45,7 @@ async fn an_answer_to_a_credential_proves_nothing_and_a_denial_demotes() {
     // An outage is neither yes nor no, and a 404 demotes nothing.
     registry.login(Login::Open);
     let gone = Digest::sha256(b"gone");
-    assert_eq!(client.is_public(&host, "team/app", &gone).await.unwrap(), Publicity::Unproved);
+    assert_eq!(client.is_public(&host, "team/app", &gone).await.unwrap(), Publicity::Absent);
     registry.always("HEAD", Fault::status(503));
     is(&client.is_public(&host, "team/app", &image.digest).await.unwrap_err(), Class::ServerError, &["503"]);
 }

@@ -9,7 +9,7 @@ use crate::{
         judge::CacheRequest,
         platform::Platform,
         reference::{Reference, RegistryHost},
-        request::PullRequest,
+        request::{PullRequest, Resolve},
         stage::Stage,
     },
 };
@@ -58,6 +58,7 @@ impl Course<'_> {
             public_registries: self.settings.public_registries.clone(),
             credentials_over_http: self.settings.credentials_over_http,
             recheck: self.ledger.root.is_none() && self.ledger.answered,
+            resolve: self.resolve(),
             serve_private: request.serve == Serve::Cluster,
             referrers: request.referrers,
             dialect: request.dialect,
@@ -66,6 +67,16 @@ impl Course<'_> {
             ..PullRequest::new(object.uid.clone(), request.images.clone())
         }
         .with_inputs()
+    }
+
+    fn resolve(&self) -> Resolve {
+        let number = |run: i64| u64::try_from(run).unwrap_or_default();
+        match (&self.ledger.refresh, &self.ledger.root) {
+            (Some(refresh), Some(root)) if refresh.proofs && self.ledger.is_refreshing() => {
+                Resolve::Proofs(number(root.run))
+            }
+            _ => Resolve::Since(number(self.ledger.asked)),
+        }
     }
 
     /// What the object says, else what the operator says, else what the nodes are.
