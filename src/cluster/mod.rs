@@ -13,6 +13,7 @@
 //! | [`profiles`] | defaults that the clouds and the operator keep in ConfigMaps |
 //! | [`secrets`] | pull secrets: by name, only when needed |
 //! | [`logins`] | password-free logins: taken for a run, kept nowhere |
+//! | [`snapshots`] | snapshots of caches' own volumes |
 //! | [`apply`] | a plan's actions |
 //! | [`remove`] | deletions, each with its preconditions |
 //! | [`status`], [`events`] | what users see |
@@ -44,6 +45,7 @@ pub mod profiles;
 pub mod remove;
 pub mod secrets;
 pub mod slots;
+pub mod snapshots;
 pub mod status;
 
 pub use error::{Error, Why};
@@ -73,6 +75,8 @@ pub struct Cluster {
     pub logins: Arc<logins::Logins>,
     pub mirror: Arc<mirror::Mirror>,
     pub profiles: Arc<profiles::Profiles>,
+    /// Where the operator wants any.
+    pub snapshots: Option<Arc<snapshots::Snapshots>>,
     /// The name of this process in events.
     pub identity: Arc<str>,
 }

@@ -9,6 +9,8 @@ pub const READY: &str = "Ready";
 pub const AVAILABLE: &str = "Available";
 pub const RECONCILING: &str = "Reconciling";
 pub const STALLED: &str = "Stalled";
+/// Only where snapshots are taken.
+pub const SNAPSHOT: &str = "Snapshot";
 
 pub fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| condition.type_ == kind)
@@ -36,20 +38,32 @@ pub fn conditions(
     ];
     rows.into_iter()
         .map(|(kind, holds, reason, message)| {
-            let status = if holds { "True" } else { "False" };
-            let same = find(old, kind).filter(|condition| condition.status == status);
-            Condition {
-                type_: kind.to_owned(),
-                status: status.to_owned(),
-                reason: reason.to_owned(),
-                // Only where it is asked for: the other three repeat it in their reasons.
-                message: if holds || kind == READY { message.to_owned() } else { String::new() },
-                observed_generation: Some(generation),
-                last_transition_time: same
-                    .map_or(Time(now), |condition| condition.last_transition_time.clone()),
-            }
+            // Only where it is asked for: the other three repeat it in their reasons.
+            let message = if holds || kind == READY { message } else { "" };
+            one(kind, holds, reason, message, generation, old, now)
         })
         .collect()
+}
+
+pub fn one(
+    kind: &str,
+    holds: bool,
+    reason: &str,
+    message: &str,
+    generation: i64,
+    old: &[Condition],
+    now: Timestamp,
+) -> Condition {
+    let status = if holds { "True" } else { "False" };
+    let same = find(old, kind).filter(|condition| condition.status == status);
+    Condition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        observed_generation: Some(generation),
+        last_transition_time: same.map_or(Time(now), |condition| condition.last_transition_time.clone()),
+    }
 }
 
 #[cfg(test)]

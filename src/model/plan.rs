@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-pub use super::action::{Action, Again, DeleteObject, Event, JobId, Plan, StartRun};
+pub use super::action::{Action, Again, DeleteObject, Event, JobId, Plan, SnapshotStep, StartRun};
 use super::{
     class::Class,
     facts::{Facts, JobFact},
@@ -24,7 +24,12 @@ use crate::api::image_cache::Ledger;
 
 mod credentials;
 mod expiry;
+mod export;
+mod snapshot;
 mod start;
+
+pub use snapshot::{Needs, snapshot_needs};
+pub(super) use snapshot::{Outlook, Told};
 
 /// A running worker's log is read this often. Everything else about it comes from watches.
 const PROGRESS: Duration = Duration::from_secs(2);
@@ -48,7 +53,7 @@ pub fn plan(judged: &Judged, facts: &Facts, settings: &Settings, now: Timestamp)
     }
     let mut course = Course::new(judged, facts, settings, now);
     let stage = match course.walk() {
-        Walked::At(stage) => stage,
+        Walked::At(stage) => course.snapshots(stage),
         Walked::Delete(delete, event) => {
             // Asked again if the API server does not agree yet.
             let again = Again::After(Duration::from_mins(1));
@@ -82,6 +87,7 @@ struct Course<'a> {
     /// The pull secrets decide about this pass.
     asked_for_secrets: bool,
     soonest: Option<Timestamp>,
+    snapshot: snapshot::Outlook,
 }
 
 impl<'a> Course<'a> {
@@ -100,6 +106,7 @@ impl<'a> Course<'a> {
             outcome,
             asked_for_secrets: false,
             soonest: None,
+            snapshot: snapshot::Outlook::default(),
         }
     }
 
@@ -113,7 +120,8 @@ impl<'a> Course<'a> {
     }
 
     fn walk(&mut self) -> Walked {
-        self.ledger.recover(self.facts.jobs.iter().map(|job| job.run).max().unwrap_or_default());
+        let jobs = self.facts.jobs.iter().map(|job| job.run);
+        self.ledger.recover(jobs.chain(self.facts.snapshot.runs()).max().unwrap_or_default());
         if self.facts.mirror.as_ref().is_some_and(|mirror| self.ledger.is_lost(mirror)) {
             self.ledger.lose(self.now);
         }
@@ -179,6 +187,7 @@ impl<'a> Course<'a> {
                 None
             }
             RunState::Succeeded(root, outcome) => {
+                self.await_snapshot(request);
                 self.ledger.credit(root, outcome, self.facts.mirror.as_ref(), self.now);
                 self.outcome = Some(outcome);
                 None
@@ -271,7 +280,7 @@ impl<'a> Course<'a> {
             self.at(at);
         }
         let standing = Standing {
-            content: self.ledger.root.is_some(),
+            content: self.has_content(),
             lost: self.ledger.root.is_none() && self.ledger.answered,
             failure: failure.as_ref().map(retry::class),
             stalled: stalls_at.is_some_and(|at| at <= self.now),
@@ -280,7 +289,9 @@ impl<'a> Course<'a> {
         let request = self.judged.request.as_ref().ok();
         let expires = request.and_then(|r| self.ledger.expires(r).or_else(|| self.gives_up(r)));
         let (judged, facts, now, outcome) = (self.judged, self.facts, self.now, self.outcome);
-        let telling = Telling { judged, facts, ledger: self.ledger, standing, outcome, expires, now };
+        let snapshot = self.snapshot;
+        let telling =
+            Telling { judged, facts, ledger: self.ledger, standing, outcome, expires, now, snapshot };
         let (status, events) = telling.status();
         let wait = |then: Timestamp| Duration::try_from(then.duration_since(now)).unwrap_or_default();
         let again = self.soonest.map_or(Again::OnChange, |then| Again::After(wait(then)));

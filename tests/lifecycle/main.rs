@@ -6,6 +6,8 @@
 mod any_order;
 mod losses;
 mod settings;
+mod snapshots;
+mod storage;
 mod world;
 
 use std::time::Duration;

@@ -88,6 +88,7 @@ impl World {
             logins: Arc::default(),
             mirror: Arc::default(),
             profiles: Arc::default(),
+            snapshots: None,
             identity: "test".into(),
         };
         let context = Arc::new(Context::new(cluster, settings, Arc::<Metrics>::default()));
