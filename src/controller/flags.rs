@@ -85,7 +85,8 @@ pub struct ControllerArgs {
     #[arg(long)]
     pub strict_placement: bool,
     /// Take a snapshot of each cache, with this VolumeSnapshotClass; an empty name is the default one (docs/snapshots.md).
-    #[arg(long, value_name = "NAME")]
+    /// Of several the last counts.
+    #[arg(long, value_name = "NAME", overrides_with = "snapshot_class")]
     pub snapshot_class: Option<String>,
     /// The StorageClass of the volumes that snapshots are taken of. Without it, the cluster's default.
     #[arg(long, value_name = "NAME", requires = "snapshot_class")]
