@@ -36,6 +36,14 @@ test-fuzz: packages ## Every fuzz target for 20 s each, FUZZ_SECONDS for another
 test-cargo test-api test-cluster test-node test-demo test-fuzz:
 	CARGO_FLAGS="$(CARGO_FLAGS)" tests/run.sh $(@:test-%=%)
 
+.PHONY: test-csi
+test-csi: root packages ## Tests of the test cluster's CSI driver and snapshots. Builds the sidecars the first time: minutes.
+	tests/cluster/test.sh csi
+
+.PHONY: test-snapshots
+test-snapshots: root packages image ## Snapshots on a real node with that driver: taken, lost, restored, verified, served.
+	CARGO_FLAGS="$(CARGO_FLAGS)" tests/run.sh snapshots
+
 # Long runs of what test-cargo does in seconds. 600 seconds for each of the two storms, unless SECONDS_EACH says otherwise.
 KILLS ?= 100
 SECONDS_EACH ?= 600

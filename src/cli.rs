@@ -9,9 +9,11 @@ use crate::{
     controller::flags::ControllerArgs,
     model::{
         cloud::Cloud,
+        digest::Digest,
         lookup::{self, Dns, HostAlias},
         platform::Platform,
         reference::{Reference, RegistryHost},
+        request::CacheKey,
     },
     ops::logging::LogFormat,
 };
@@ -64,6 +66,9 @@ pub enum Command {
     /// The pull pod's role: read a request, fill the volume, report.
     #[command(hide = true)]
     Worker(WorkerArgs),
+    /// The export pod's role: fill a cache's own volume from the store, report.
+    #[command(hide = true)]
+    ExportVolume(ExportVolumeArgs),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -156,6 +161,26 @@ pub struct WorkerArgs {
     pub termination_log: PathBuf,
     #[arg(long, value_name = "REGISTRY=HOST", value_parser = realm)]
     pub auth_realm: Vec<(RegistryHost, String)>,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportVolumeArgs {
+    /// The store.
+    #[arg(long, value_name = "DIR")]
+    pub volume: PathBuf,
+    /// The folder to fill.
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// UID of the cache.
+    #[arg(long)]
+    pub cache: CacheKey,
+    #[arg(long)]
+    pub run: u64,
+    /// Digest of the root that was credited.
+    #[arg(long)]
+    pub root: Digest,
+    #[arg(long, value_name = "FILE", default_value = "/dev/termination-log")]
+    pub termination_log: PathBuf,
 }
 
 #[derive(Debug, Args)]

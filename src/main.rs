@@ -50,6 +50,7 @@ async fn run(command: Command) -> u8 {
             };
             worker::run(config, stop).await
         }
+        Command::ExportVolume(args) => local::volume::run(args, stop).await,
         Command::Serve(args) => {
             let config = mirror::Config {
                 admin: args.admin_listen,

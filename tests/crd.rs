@@ -35,6 +35,7 @@ fn manifests(folder: &str) -> BTreeMap<String, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let files = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
     files
+        .filter(|path| path.is_file())
         .map(|path| (path.file_name().unwrap().to_string_lossy().into(), fs::read_to_string(path).unwrap()))
         .collect()
 }

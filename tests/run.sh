@@ -1,12 +1,12 @@
 #!/bin/bash
 # The body of `make test`: every part in turn, stops at the first that fails, and counts at the end.
 #   run.sh            everything
-#   run.sh PART...    only these: cargo api cluster node demo fuzz
+#   run.sh PART...    only these: cargo api cluster node snapshots demo fuzz
 # CARGO_FLAGS and RUSTFLAGS come from the Makefile, so that nothing is built twice.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 parts=("$@")
-[ $# -gt 0 ] || parts=(cargo api cluster node demo fuzz)
+[ $# -gt 0 ] || parts=(cargo api cluster node snapshots demo fuzz)
 read -r -a flags <<<"${CARGO_FLAGS:-}"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -58,6 +58,8 @@ for name in "${parts[@]}"; do
 	cluster) part cluster tests/cluster/test.sh ;;
 	# Most of the time these wait for something.
 	node) part node cargo test "${flags[@]}" --quiet --test node -- --test-threads=8 ;;
+	# One after the other: the driver's faults are for all.
+	snapshots) part snapshots cargo test "${flags[@]}" --quiet --test csi -- --test-threads=1 ;;
 	demo) part demo demo ;;
 	# Each target for a little; `make fuzz` takes a minute.
 	fuzz) part fuzz tests/fuzz.sh "${FUZZ_SECONDS:-20}" ;;

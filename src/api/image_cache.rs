@@ -157,7 +157,8 @@ pub struct ImageCacheStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Ready, Available, Reconciling, Stalled and Fresh: whether the registries could last be asked what the tags mean.
+    /// Ready, Available, Reconciling and Stalled; Fresh: whether the registries could last be asked what the tags mean;
+    /// where snapshots are taken, Snapshot too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -178,6 +179,10 @@ pub struct ImageCacheStatus {
     /// The newest 50 events of making this cache.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<CacheEvent>,
+
+    /// The newest snapshot of the cache that can be restored, or the one that is being taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotStatus>,
 
     /// The controller's memory. Not for use by others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -243,6 +248,32 @@ pub struct CacheEvent {
     pub timestamp: Option<Time>,
 }
 
+/// A snapshot of the cache's own volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotStatus {
+    /// The VolumeSnapshot.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// The VolumeSnapshotContent it is bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_name: Option<String>,
+    /// The VolumeSnapshotClass it was taken with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// Bytes that a volume made from it needs at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<i64>,
+    /// Whether volumes can be made from it.
+    pub ready: bool,
+    /// The run whose content it holds.
+    pub run: i64,
+    /// Delete or Retain: what becomes of the content when the cache goes. As it was when the snapshot was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<String>,
+}
+
 /// All that decisions remember. Everything else of status is output.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -294,6 +325,42 @@ pub struct Ledger {
     /// The times that the store lost the content, one soon after the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<LedgerLoss>,
+    /// What is known of snapshots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<LedgerSnapshot>,
+}
+
+/// What decisions remember of snapshots.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerSnapshot {
+    /// The run that is complete, and not ready before its snapshot is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaited: Option<i64>,
+    /// Whether there was older content when that run was credited, which is served meanwhile.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub update: bool,
+    /// The newest snapshot that was ready and bound both ways.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken: Option<LedgerTaken>,
+    /// The failures of the newest run's export since its last success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<LedgerFailure>,
+    /// UID of the export Job whose failure was counted last.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub counted: String,
+}
+
+/// A snapshot that was ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerTaken {
+    /// The run whose content it holds.
+    pub run: i64,
+    /// UID of the VolumeSnapshot.
+    pub uid: String,
+    /// The content that it was bound to.
+    pub content: String,
 }
 
 /// A streak of losses.

@@ -15,6 +15,9 @@ pub const MANAGED_BY: &str = "imagecache";
 pub const CACHE_UID_LABEL: &str = "imagecaches.eci.alibabacloud.com/cache-uid";
 /// On Jobs, their pods and their Secrets: the number of the run.
 pub const RUN_LABEL: &str = "imagecaches.eci.alibabacloud.com/run";
+/// On Jobs that are no pulls, and on their pods: what they are.
+pub const ROLE_LABEL: &str = "imagecaches.eci.alibabacloud.com/role";
+pub const ROLE_EXPORT: &str = "export";
 /// On every child: the name of its ImageCache. An annotation, since names may be longer than labels.
 pub const CACHE_NAME: &str = "imagecaches.eci.alibabacloud.com/cache-name";
 /// On Jobs: the registry hosts it pulls from, comma separated; the queue is counted from them.

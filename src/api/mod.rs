@@ -2,5 +2,6 @@
 
 pub mod image_cache;
 pub mod keys;
+pub mod snapshot;
 
 pub use image_cache::{ImageCache, ImageCacheSpec, ImageCacheStatus};

@@ -3,10 +3,7 @@
 
 use std::{collections::BTreeSet, fmt::Debug};
 
-use k8s_openapi::{
-    NamespaceResourceScope,
-    api::{batch::v1::Job, core::v1::Secret},
-};
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Secret};
 use kube::{Api, Resource, ResourceExt as _, api::PostParams};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -38,6 +35,7 @@ impl Cluster {
             Action::RemoveRun { run, job } => self.remove_run(&object.uid, *run, job).await,
             Action::RemoveSecrets { run } => self.remove_secrets(&object.uid, *run).await,
             Action::DeleteObject(delete) => self.delete_object(&object.name, delete).await,
+            Action::Snapshot(step) => self.take_step(object, step).await,
         }
     }
 
@@ -153,6 +151,24 @@ impl Cluster {
         self.replace_credentials(&there, &wanted, &object.uid).await
     }
 
+    /// Makes a child; one that is there already is fine if it is this cache's.
+    pub(super) async fn put<K>(&self, api: &Api<K>, wanted: &K, cache: &CacheKey) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Serialize
+            + DeserializeOwned
+            + Clone
+            + Debug,
+    {
+        match self.create(api, wanted).await? {
+            Created::Now => {
+                tracing::info!(%cache, name = wanted.name_any(), "{} made", K::kind(&()));
+                Ok(())
+            }
+            Created::Before(there) => owned(&*there, cache),
+        }
+    }
+
     async fn create<K>(&self, api: &Api<K>, wanted: &K) -> Result<Created<K>, Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -165,11 +181,11 @@ impl Cluster {
         self.fence.check(&doing)?;
         let how = written_by_us();
         let creating = api.create(&how, wanted);
-        // What the server says of a refused Job is what people need (quota, admission).
-        let answer = if K::kind(&()) == Job::kind(&()) {
-            call(doing, creating).await
-        } else {
+        // What the server says of a refused Job or volume is what people need (quota, admission).
+        let answer = if K::kind(&()) == Secret::kind(&()) {
             call_secretly(doing, creating).await
+        } else {
+            call(doing, creating).await
         };
         match answer {
             Ok(_) => Ok(Created::Now),

@@ -65,6 +65,7 @@ impl Cluster {
             node_platforms: self.node_platforms(),
             secrets_read: self.secret_reads.last(uid),
             login: self.logins.fact(uid),
+            snapshot: self.snapshot_facts(uid, now).await?,
             status,
             ..Facts::default()
         };
@@ -77,6 +78,8 @@ impl Cluster {
             facts.secrets = self.secret_states(&request.secrets).await?;
             self.secret_reads.note(uid, now);
         }
+        let needs = plan::snapshot_needs(judged, &facts, settings, now);
+        self.read_needs(&needs, &mut facts.snapshot).await?;
         Ok(facts)
     }
 
@@ -97,7 +100,7 @@ impl Cluster {
         Ok(jobs)
     }
 
-    async fn job_fact(&self, job: &Job, now: Timestamp) -> Result<JobFact, Error> {
+    pub(super) async fn job_fact(&self, job: &Job, now: Timestamp) -> Result<JobFact, Error> {
         let mut fact = observe::job(job);
         let of_job = |pod: &Pod| observe::job_uid(pod) == Some(fact.uid.as_str());
         let pods = self.stores.pods.state_filter(of_job);

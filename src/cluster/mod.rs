@@ -13,6 +13,7 @@
 //! | [`profiles`] | defaults that the clouds and the operator keep in ConfigMaps |
 //! | [`secrets`] | pull secrets: by name, only when needed |
 //! | [`logins`] | password-free logins: taken for a run, kept nowhere |
+//! | [`snapshots`] | snapshots of caches' own volumes |
 //! | [`apply`] | a plan's actions |
 //! | [`remove`] | deletions, each with its preconditions |
 //! | [`server_clock`] | what the API server's clock says |
@@ -46,6 +47,7 @@ pub mod remove;
 pub mod secrets;
 pub mod server_clock;
 pub mod slots;
+pub mod snapshots;
 pub mod status;
 
 pub use error::{Error, Why};
@@ -76,6 +78,8 @@ pub struct Cluster {
     pub mirror: Arc<mirror::Mirror>,
     pub server_clock: Arc<server_clock::ServerClock>,
     pub profiles: Arc<profiles::Profiles>,
+    /// Where the operator wants any.
+    pub snapshots: Option<Arc<snapshots::Snapshots>>,
     /// The name of this process in events.
     pub identity: Arc<str>,
 }

@@ -4,7 +4,7 @@
 use k8s_openapi::{
     api::{
         batch::v1::Job,
-        core::v1::{ContainerState, Node, Pod},
+        core::v1::{ContainerState, Node, PersistentVolumeClaim, Pod},
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
@@ -13,11 +13,16 @@ use kube::{ResourceExt as _, core::PartialObjectMeta};
 use jiff::Timestamp;
 
 use crate::{
-    api::keys,
+    api::{
+        keys,
+        snapshot::{VolumeSnapshot, VolumeSnapshotContent},
+    },
     model::{
         facts::{Exit, JobFact, JobState, PodFact},
+        plan::JobId,
         platform::Platform,
         reference::{Reference, RegistryHost},
+        snapshot::{self, ContentFact, SnapshotFact, VolumeFact},
     },
     render::{IMAGES, job::CONTAINER},
 };
@@ -69,7 +74,7 @@ pub fn job(job: &Job) -> JobFact {
         name: job.name_any(),
         uid: meta.uid.clone().unwrap_or_default(),
         resource_version: meta.resource_version.clone().unwrap_or_default(),
-        run: label(meta, keys::RUN_LABEL).and_then(|run| run.parse().ok()).unwrap_or_default(),
+        run: run_of(meta),
         created: stamp(meta.creation_timestamp.as_ref()),
         deleting: meta.deletion_timestamp.is_some(),
         state: job_state(job),
@@ -160,6 +165,58 @@ pub fn is_working(pod: &Pod) -> bool {
 /// What the worker left behind when it ended.
 pub fn termination_message(pod: &Pod) -> Option<&str> {
     container_state(pod)?.terminated.as_ref()?.message.as_deref()
+}
+
+/// What a deletion of this very version names.
+pub fn id(meta: &ObjectMeta) -> JobId {
+    JobId {
+        name: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone().unwrap_or_default(),
+        resource_version: meta.resource_version.clone().unwrap_or_default(),
+    }
+}
+
+fn run_of(meta: &ObjectMeta) -> u64 {
+    label(meta, keys::RUN_LABEL).and_then(|run| run.parse().ok()).unwrap_or_default()
+}
+
+/// The claim of a cache's own volume.
+pub fn volume(claim: &PersistentVolumeClaim) -> VolumeFact {
+    let requests = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
+    VolumeFact {
+        id: id(&claim.metadata),
+        run: run_of(&claim.metadata),
+        created: stamp(claim.metadata.creation_timestamp.as_ref()),
+        deleting: claim.metadata.deletion_timestamp.is_some(),
+        phase: claim.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default(),
+        bytes: requests.and_then(|all| snapshot::bytes(&all.get("storage")?.0)).unwrap_or_default(),
+    }
+}
+
+pub fn snapshot(snapshot: &VolumeSnapshot) -> SnapshotFact {
+    let status = snapshot.status.clone().unwrap_or_default();
+    SnapshotFact {
+        id: id(&snapshot.metadata),
+        run: run_of(&snapshot.metadata),
+        created: stamp(snapshot.metadata.creation_timestamp.as_ref()),
+        deleting: snapshot.metadata.deletion_timestamp.is_some(),
+        class: snapshot.spec.volume_snapshot_class_name.clone(),
+        // Without a content there is nothing that could be ready.
+        ready: status.ready_to_use == Some(true) && status.bound_volume_snapshot_content_name.is_some(),
+        content: status.bound_volume_snapshot_content_name,
+        restore_bytes: status.restore_size.and_then(|size| snapshot::bytes(&size.0)),
+        error: status.error.map(|error| error.message.unwrap_or_default()),
+    }
+}
+
+pub fn content(content: &VolumeSnapshotContent) -> ContentFact {
+    let of = &content.spec.volume_snapshot_ref;
+    ContentFact {
+        snapshot_uid: of.uid.clone().unwrap_or_default(),
+        snapshot_name: of.name.clone().unwrap_or_default(),
+        snapshot_namespace: of.namespace.clone().unwrap_or_default(),
+        deletion_policy: content.spec.deletion_policy.clone(),
+    }
 }
 
 /// The UID of the Job whose pod this is.

@@ -12,6 +12,7 @@ use crate::{
     model::{
         reference::RegistryHost,
         settings::{OnExpiry, Settings},
+        snapshot::Wanted,
     },
 };
 
@@ -83,6 +84,13 @@ pub struct ControllerArgs {
     /// A place or an EIP that is not known here makes a cache invalid, instead of a notice.
     #[arg(long)]
     pub strict_placement: bool,
+    /// Take a snapshot of each cache, with this VolumeSnapshotClass; an empty name is the default one (docs/snapshots.md).
+    /// Of several the last counts.
+    #[arg(long, value_name = "NAME", overrides_with = "snapshot_class")]
+    pub snapshot_class: Option<String>,
+    /// The StorageClass of the volumes that snapshots are taken of. Without it, the cluster's default.
+    #[arg(long, value_name = "NAME", requires = "snapshot_class")]
+    pub snapshot_storage_class: Option<String>,
     #[command(flatten)]
     pub names: NameArgs,
     /// Start even though the CustomResourceDefinition is not ours.
@@ -120,6 +128,10 @@ impl ControllerArgs {
             strict_placement: self.strict_placement,
             host_aliases: self.names.host_aliases.map(|aliases| aliases.0),
             dns: self.names.dns_config,
+            snapshots: self.snapshot_class.map(|class| {
+                let named = |name: String| (!name.is_empty()).then_some(name);
+                Wanted { class: named(class), storage_class: self.snapshot_storage_class.and_then(named) }
+            }),
             ..Settings::default()
         };
         Config {

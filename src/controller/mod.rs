@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::{
     acr::{Acr, endpoints::Endpoints, identity::Identity},
-    cluster::{Cluster, fence::Fence, logins::Logins, mirror::Mirror},
+    cluster::{Cluster, fence::Fence, logins::Logins, mirror::Mirror, snapshots::Snapshots},
     model::{reference::RegistryHost, settings::Settings},
     ops::{http, metrics::Metrics},
     render,
@@ -125,6 +125,7 @@ pub async fn run_with(
         server_clock: Arc::default(),
         mirror: Arc::new(Mirror::new(config.mirror)),
         profiles: Arc::default(),
+        snapshots: settings.snapshots.as_ref().map(|_| Arc::new(Snapshots::new(watches.snapshot_stores()))),
         identity: Arc::clone(&identity),
     };
     watches.start(&cluster, &bell, &health, &metrics, &tasks, &ending);
@@ -164,6 +165,7 @@ async fn serve_terms(
             stores.pods.wait_until_ready(),
             stores.nodes.wait_until_ready(),
             context.cluster.profiles.looked_for(),
+            snapshots_looked_for(&context.cluster),
         );
     };
     tokio::select! {
@@ -185,6 +187,12 @@ async fn serve_terms(
         if stop.is_cancelled() {
             return;
         }
+    }
+}
+
+async fn snapshots_looked_for(cluster: &Cluster) {
+    if let Some(snapshots) = &cluster.snapshots {
+        snapshots.looked_for().await;
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
         facts::Facts,
         judge::{Judged, judge},
         names,
-        plan::{Action, Again, Event, Plan, plan},
+        plan::{Action, Again, Event, Plan, SnapshotStep, plan},
         queue::Running,
         settings::Settings,
     },
@@ -53,6 +53,9 @@ impl Context {
         let there: Vec<String> = caches.iter().map(|cache| cache.name_any()).collect();
         let uids: Vec<String> = caches.iter().filter_map(|cache| cache.uid()).collect();
         self.cluster.slots.tidy(|uid| uids.iter().any(|there| there == uid));
+        if let Some(snapshots) = &self.cluster.snapshots {
+            snapshots.tidy(|uid| uids.iter().any(|there| there == uid));
+        }
         self.cluster.logins.tidy(|uid| uids.iter().any(|there| there == uid));
         lock(&self.errors).retain(|name, _| there.contains(name));
         lock(&self.reported).retain(|name, _| there.contains(name));
@@ -116,7 +119,14 @@ async fn pass(cache: &ImageCache, context: &Context) -> Result<Next, Error> {
     let (plan, slot) = {
         let mut turn = cluster.slots.turn();
         facts.queue = turn.queue(cluster, cache, settings);
+        if let Some(snapshots) = &cluster.snapshots {
+            facts.snapshot.busy = snapshots.busy(judged.object.uid.as_str());
+        }
         let plan = plan(&judged, &facts, settings, now);
+        let exports = |action: &Action| matches!(action, Action::Snapshot(SnapshotStep::Export { .. }));
+        if let Some(snapshots) = cluster.snapshots.as_ref().filter(|_| plan.actions.iter().any(exports)) {
+            snapshots.begin(judged.object.uid.as_str());
+        }
         let start = plan.actions.iter().find_map(|action| match action {
             Action::StartRun(start) => Some(start),
             _ => None,
@@ -162,13 +172,18 @@ async fn carry_out(cluster: &Cluster, judged: &Judged, facts: &Facts, plan: &Pla
         cluster.apply(object, renewal).await?;
     }
     let written = cluster.write_status(object, &facts.status, &plan.status).await?;
-    let starts = plan.actions.iter().any(|action| matches!(action, Action::StartRun(_)));
+    let starts =
+        plan.actions.iter().any(|action| matches!(action, Action::StartRun(_) | Action::Snapshot(_)));
     if starts && !written {
         cluster.confirm(object).await?;
     }
     let mut acted = Ok(());
     for action in plan.actions.iter().filter(|action| !is_renewal(action)) {
         acted = cluster.apply(object, action).await;
+        if let (Action::Snapshot(_), Some(snapshots)) = (action, &cluster.snapshots) {
+            let refused = acted.as_ref().err().filter(|why| !why.is_race()).map(ToString::to_string);
+            snapshots.note(object.uid.as_str(), refused);
+        }
         if acted.is_err() {
             break;
         }

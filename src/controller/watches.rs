@@ -13,7 +13,7 @@ use std::{
 use futures::{StreamExt as _, channel::mpsc, pin_mut};
 use k8s_openapi::api::{
     batch::v1::Job,
-    core::v1::{ConfigMap, Node, Pod},
+    core::v1::{ConfigMap, Node, PersistentVolumeClaim, Pod},
 };
 use kube::{
     Api, Client, Resource, ResourceExt as _,
@@ -29,9 +29,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::health::Health;
 use crate::{
-    api::keys,
-    cluster::{Cluster, Guarded, Stores, observe, profiles::Source, slots},
-    model::{platform::Platform, profile},
+    api::{keys, snapshot::VolumeSnapshot},
+    cluster::{
+        Cluster, Guarded, Stores, observe,
+        profiles::Source,
+        slots,
+        snapshots::{self, Kind},
+    },
+    model::{platform::Platform, profile, snapshot},
     ops::metrics::Metrics,
 };
 
@@ -79,6 +84,14 @@ pub struct Watches {
     jobs: Writer<Job>,
     pods: Writer<Pod>,
     nodes: Writer<PartialObjectMeta<Node>>,
+    snapshots: SnapshotWriters,
+}
+
+#[derive(Default)]
+struct SnapshotWriters {
+    exports: Writer<Job>,
+    volumes: Writer<PersistentVolumeClaim>,
+    snapshots: Writer<VolumeSnapshot>,
 }
 
 impl Watches {
@@ -91,7 +104,16 @@ impl Watches {
             pods: pods.as_reader(),
             nodes: nodes.as_reader(),
         };
-        Self { stores, placement, caches, jobs, pods, nodes }
+        Self { stores, placement, caches, jobs, pods, nodes, snapshots: SnapshotWriters::default() }
+    }
+
+    /// Those that are filled only where the operator wants snapshots.
+    pub fn snapshot_stores(&self) -> snapshots::Stores {
+        snapshots::Stores {
+            exports: self.snapshots.exports.as_reader(),
+            volumes: self.snapshots.volumes.as_reader(),
+            snapshots: self.snapshots.snapshots.as_reader(),
+        }
     }
 }
 
@@ -115,7 +137,7 @@ impl Watches {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) {
-        let Self { stores: _, placement, caches, jobs, pods, nodes } = self;
+        let Self { stores: _, placement, caches, jobs, pods, nodes, snapshots } = self;
         let shared = Shared {
             bell: bell.clone(),
             cluster: cluster.clone(),
@@ -134,9 +156,28 @@ impl Watches {
             on_cache,
         ));
         let in_namespace = |client: &Client| Api::namespaced(client.clone(), namespace);
-        tasks.spawn(shared.clone().follow("jobs", in_namespace(client), ours(), jobs, on_job));
+        let pulls = config().labels(&format!("{},!{}", keys::CACHE_UID_LABEL, keys::ROLE_LABEL));
+        tasks.spawn(shared.clone().follow("jobs", in_namespace(client), pulls, jobs, on_job));
         let pod_api: Api<Pod> = Api::namespaced(client.clone(), namespace);
         tasks.spawn(shared.clone().follow("pods", pod_api, ours(), pods, on_pod));
+        if cluster.snapshots.is_some() {
+            let exports = config().labels(&format!(
+                "{},{}={}",
+                keys::CACHE_UID_LABEL,
+                keys::ROLE_LABEL,
+                keys::ROLE_EXPORT
+            ));
+            tasks.spawn(shared.clone().follow_if_there(
+                Kind::Exports,
+                in_namespace(client),
+                exports,
+                snapshots.exports,
+            ));
+            let volumes: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+            tasks.spawn(shared.clone().follow_if_there(Kind::Volumes, volumes, ours(), snapshots.volumes));
+            let taken: Api<VolumeSnapshot> = Api::namespaced(client.clone(), namespace);
+            tasks.spawn(shared.clone().follow_if_there(Kind::Snapshots, taken, ours(), snapshots.snapshots));
+        }
         let known: Mutex<Vec<Platform>> = Mutex::default();
         let on_node = move |shared: &Shared, event: &Event<PartialObjectMeta<Node>>| {
             on_node(shared, event, &known);
@@ -196,6 +237,63 @@ impl Shared {
         }
     }
 
+    /// As [`Shared::follow`], of a kind that the cluster may not have, or not show us: that is told as what it is, and
+    /// looked for again. Also when it was there and its definition is removed. A watch that was refused is not taken up
+    /// where it was: what is there then may be another definition's.
+    async fn follow_if_there<K>(self, kind: Kind, api: Api<K>, config: watcher::Config, mut writer: Writer<K>)
+    where
+        K: Resource<DynamicType: Eq + Hash + Clone> + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let Some(snapshots) = self.cluster.snapshots.clone() else { return };
+        let name = kind.as_str();
+        let learn = |api: snapshot::Api| {
+            if snapshots.learn(kind, api.clone()) {
+                tracing::info!(kind = name, ?api, "watched for snapshots");
+                self.bell.call_all(&self.cluster.stores.caches);
+            }
+        };
+        loop {
+            let stream = watcher::watcher(api.clone(), config.clone())
+                .default_backoff()
+                .modify(|object| object.managed_fields_mut().clear());
+            pin_mut!(stream);
+            let refused = loop {
+                self.health.beat(name);
+                let event = tokio::select! {
+                    () = self.stop.cancelled() => return,
+                    () = tokio::time::sleep(TICK) => continue,
+                    event = stream.next() => event,
+                };
+                match event {
+                    Some(Ok(event)) => {
+                        writer.apply_watcher_event(&event);
+                        match &event {
+                            Event::Apply(child) | Event::Delete(child) => self.call_owner(child.meta()),
+                            Event::InitDone => {
+                                learn(snapshot::Api::Present);
+                                self.bell.call_all(&self.cluster.stores.caches);
+                            }
+                            Event::Init | Event::InitApply(_) => {}
+                        }
+                    }
+                    Some(Err(error)) => match refusal(&error) {
+                        Some(refused) => break refused,
+                        None => {
+                            self.metrics.watch_broke(name);
+                            tracing::warn!(kind = name, %error, "watch broke; it is taken up again");
+                        }
+                    },
+                    None => return,
+                }
+            };
+            learn(refused);
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(TICK.mul_f64(rand::random_range(0.7..1.0))) => {}
+            }
+        }
+    }
+
     /// A slot became free.
     fn call_for_a_slot(&self) {
         for name in slots::waiting(&self.cluster).iter().take(CALLED_FOR_A_SLOT) {
@@ -207,6 +305,22 @@ impl Shared {
         if let Some(name) = observe::cache_name(child) {
             self.bell.call(name);
         }
+    }
+}
+
+/// Whether the API server said that there is no such kind, or that we may not see it.
+fn refusal(error: &watcher::Error) -> Option<snapshot::Api> {
+    let (code, words) = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => (status.code, &status.message),
+        _ => return None,
+    };
+    match code {
+        404 => Some(snapshot::Api::Absent),
+        403 => Some(snapshot::Api::Forbidden(words.clone())),
+        _ => None,
     }
 }
 

@@ -110,7 +110,30 @@ async fn sweep(context: &Context) {
                 tracing::warn!(job = job.name_any(), %error, "orphan not removed yet");
             }
         }
+        sweep_snapshots(&context.cluster).await;
     }
+}
+
+async fn sweep_snapshots(cluster: &Cluster) {
+    let caches: Vec<String> = cluster.stores.caches.state().iter().filter_map(|cache| cache.uid()).collect();
+    for (uid, name, step) in cluster.snapshot_orphans(|uid| caches.iter().any(|known| known == uid)) {
+        let removed = async {
+            let cache = is_there(cluster, &name, &uid).await?;
+            if cache { Ok(()) } else { cluster.remove_child(&step).await }
+        };
+        if let Err(error) = removed.await {
+            tracing::warn!(cache = name, %error, "orphan not removed yet");
+        }
+    }
+}
+
+/// The watch may be behind: a child is no orphan as long as its cache is really there.
+async fn is_there(cluster: &Cluster, name: &str, uid: &str) -> Result<bool, Error> {
+    if name.is_empty() {
+        return Ok(false);
+    }
+    let there = found(call(format!("get imagecache {name}"), cluster.caches().get_metadata(name)).await)?;
+    Ok(there.and_then(|cache| cache.metadata.uid).is_some_and(|there| there == uid))
 }
 
 fn orphans(cluster: &Cluster) -> Vec<Arc<Job>> {
@@ -126,12 +149,9 @@ async fn remove_orphan(cluster: &Cluster, job: &Job) -> Result<(), Error> {
     let Some(uid) = observe::cache_uid(&job.metadata).and_then(|uid| uid.parse::<CacheKey>().ok()) else {
         return Ok(());
     };
-    // The watch may be behind: a Job is no orphan as long as its cache is really there.
-    if let Some(name) = observe::cache_name(&job.metadata) {
-        let there = found(call(format!("get imagecache {name}"), cluster.caches().get_metadata(name)).await)?;
-        if there.and_then(|cache| cache.metadata.uid).is_some_and(|there| there == uid.as_str()) {
-            return Ok(());
-        }
+    let name = observe::cache_name(&job.metadata).unwrap_or_default();
+    if is_there(cluster, name, uid.as_str()).await? {
+        return Ok(());
     }
     let id = JobId { name: fact.name, uid: fact.uid, resource_version: fact.resource_version };
     cluster.remove_run(&uid, fact.run, &id).await

@@ -10,12 +10,14 @@
 //! | `index` | `index.json` and `manifest.json`, written and read. Pure |
 //! | [`read`] | into the store |
 //! | `source` | the folder or the archive that is read |
+//! | [`volume`] | out of the store into a volume that becomes a snapshot |
 //! | `walk` | what an image of an archive needs, and what of it is there. Pure |
 
 mod index;
 pub mod read;
 mod source;
 mod target;
+pub mod volume;
 mod walk;
 pub mod write;
 

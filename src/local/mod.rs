@@ -16,3 +16,4 @@ pub mod rm;
 pub mod table;
 mod upstream;
 pub mod verify;
+pub mod volume;

@@ -38,6 +38,31 @@ pub enum Action {
     RemoveSecrets { run: u64 },
     /// Delete the ImageCache after a live read.
     DeleteObject(DeleteObject),
+    /// A step towards a snapshot of the cache's own volume.
+    Snapshot(SnapshotStep),
+}
+
+/// Carried out only on the object as it is: a view that is behind would remove what is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotStep {
+    MakeVolume {
+        run: u64,
+        bytes: u64,
+        storage_class: String,
+    },
+    /// Make the Job that fills the volume with this root.
+    Export {
+        run: u64,
+        root: String,
+        pod: PodShape,
+    },
+    Take {
+        run: u64,
+        class: String,
+    },
+    RemoveExport(JobId),
+    RemoveVolume(JobId),
+    RemoveSnapshot(JobId),
 }
 
 #[derive(Clone, Debug, PartialEq)]

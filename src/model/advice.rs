@@ -58,6 +58,7 @@ pub fn advice(class: Class, host: Option<&RegistryHost>, dialect: Dialect) -> Op
                 .into(),
             Dialect::ByHand => "look at the events of the pull pod: resources, taints, volume topology".into(),
         },
+        Class::Snapshot => "look at the VolumeSnapshot and its events; the cluster's snapshot class, driver and quota decide".into(),
         Class::Quota => match dialect {
             Dialect::ByHand => "raise the disk quota of this user, or free what counts against it".into(),
             _ => "raise the quota that is named, of the operator's namespace, of the cloud account or of the store's \

@@ -68,6 +68,7 @@ classes! {
     SignatureInvalid 29 Permanent "the signature is not valid",
     InvalidSpec      30 Waits     "the object is not valid",
     SecretMissing    31 Waits     "a pull secret is missing or may not be used",
+    Snapshot         32 Transient "the volume snapshot could not be taken",
 }
 
 /// The worker was told to stop (SIGTERM). No Job rule fails on it: an evicted pull is no failed pull.

@@ -11,6 +11,8 @@ pub const RECONCILING: &str = "Reconciling";
 pub const STALLED: &str = "Stalled";
 /// The registries answered when they were last asked what the tags mean. Only with content.
 pub const FRESH: &str = "Fresh";
+/// Only where snapshots are taken.
+pub const SNAPSHOT: &str = "Snapshot";
 
 /// A condition: type, whether it holds, reason and message.
 pub(super) type Row<'a> = (&'static str, bool, &'a str, &'a str);
@@ -45,24 +47,32 @@ pub fn conditions(
         .chain(more)
         .enumerate()
         .map(|(index, &(kind, holds, reason, message))| {
-            let status = if holds { "True" } else { "False" };
-            let same = find(old, kind).filter(|condition| condition.status == status);
-            Condition {
-                type_: kind.to_owned(),
-                status: status.to_owned(),
-                reason: reason.to_owned(),
-                // Only where it is asked for: the three beside Ready repeat it in their reasons.
-                message: if holds || kind == READY || index >= repeats {
-                    message.to_owned()
-                } else {
-                    String::new()
-                },
-                observed_generation: Some(generation),
-                last_transition_time: same
-                    .map_or(Time(now), |condition| condition.last_transition_time.clone()),
-            }
+            // Only where it is asked for: the three beside Ready repeat it in their reasons.
+            let message = if holds || kind == READY || index >= repeats { message } else { "" };
+            one(kind, holds, reason, message, generation, old, now)
         })
         .collect()
+}
+
+pub fn one(
+    kind: &str,
+    holds: bool,
+    reason: &str,
+    message: &str,
+    generation: i64,
+    old: &[Condition],
+    now: Timestamp,
+) -> Condition {
+    let status = if holds { "True" } else { "False" };
+    let same = find(old, kind).filter(|condition| condition.status == status);
+    Condition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        observed_generation: Some(generation),
+        last_transition_time: same.map_or(Time(now), |condition| condition.last_transition_time.clone()),
+    }
 }
 
 #[cfg(test)]

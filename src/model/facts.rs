@@ -11,6 +11,7 @@ use super::{
     platform::Platform,
     reference::RegistryHost,
     report::{Outcome, Progress},
+    snapshot,
 };
 use crate::api::ImageCacheStatus;
 
@@ -36,6 +37,8 @@ pub struct Facts {
     pub refused: Option<String>,
     /// The platforms of the cluster's nodes, in a stable order.
     pub node_platforms: Vec<Platform>,
+    /// What there is of snapshots, if the operator wants any.
+    pub snapshot: snapshot::Seen,
 }
 
 impl Facts {

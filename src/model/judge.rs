@@ -70,6 +70,8 @@ pub struct CacheRequest {
     /// Password-free logins, allowed by the operator.
     pub logins: acr::Logins,
     pub reuse: bool,
+    /// Readiness does not wait for the snapshot.
+    pub flash: bool,
     pub serve: Serve,
     /// Whether signatures and the like are kept too.
     pub referrers: bool,
@@ -191,7 +193,8 @@ pub fn judge_spec(
     if spec.serve == Some(Serve::Cluster) {
         notices.extend(served::by_digest_only(&images, &access, &lookup, settings));
     }
-    if let Some(flash) = seen.flash.as_ref().filter(|flash| flash.value) {
+    let flash = seen.flash.take().filter(|flash| flash.value);
+    if let Some(flash) = flash.as_ref().filter(|_| settings.snapshots.is_none()) {
         notices.push(format!("{}: no snapshots are made here, so it has no effect", flash.key));
     }
     notices.append(&mut seen.notices);
@@ -213,6 +216,7 @@ pub fn judge_spec(
         access,
         anonymous,
         logins: logins.logins,
+        flash: flash.is_some(),
         reuse: seen.reuse.as_ref().map_or(settings.reuse_default, |reuse| reuse.value),
         serve: spec.serve.unwrap_or(Serve::Public),
         referrers: spec.referrers.unwrap_or(false),

@@ -204,17 +204,10 @@ impl Ledger {
             Some(refresh) => &mut refresh.failure,
             None => &mut self.failure,
         };
-        let before = slot.take();
+        let size_limit = (failure.class == Class::SizeExceeded).then(|| number(request.size_limit));
         *slot = Some(LedgerFailure {
-            run: self.run,
-            first: before.as_ref().map_or(Time(at), |before| before.first.clone()),
-            last: Time(now),
-            attempts: before.as_ref().map_or(0, |before| before.attempts).saturating_add(1),
-            class: failure.class.as_str().to_owned(),
-            message: cut(message, MAX_MESSAGE),
-            permanent: before.is_some_and(|before| before.permanent)
-                || failure.class.kind() != Kind::Transient,
-            size_limit: (failure.class == Class::SizeExceeded).then(|| number(request.size_limit)),
+            size_limit,
+            ..LedgerFailure::after(slot.take(), self.run, failure, message, (now, at))
         });
     }
 
@@ -250,6 +243,29 @@ impl Ledger {
     /// It never had content, for whatever inputs.
     pub fn was_never_ready(&self) -> bool {
         self.ready_at.is_none() && self.root.is_none()
+    }
+}
+
+impl LedgerFailure {
+    /// One more of a streak, or the first: now, and `at` by whichever clock is ahead.
+    pub(super) fn after(
+        before: Option<Self>,
+        run: i64,
+        failure: &Failure,
+        message: &str,
+        (now, at): (Timestamp, Timestamp),
+    ) -> Self {
+        Self {
+            run,
+            first: before.as_ref().map_or(Time(at), |before| before.first.clone()),
+            last: Time(now),
+            attempts: before.as_ref().map_or(0, |before| before.attempts).saturating_add(1),
+            class: failure.class.as_str().to_owned(),
+            message: cut(message, MAX_MESSAGE),
+            permanent: before.is_some_and(|before| before.permanent)
+                || failure.class.kind() != Kind::Transient,
+            size_limit: None,
+        }
     }
 }
 

@@ -31,6 +31,16 @@ pub fn credentials_secret(uid: &CacheKey, run: u64) -> String {
     format!("{}-credentials", job(uid, run))
 }
 
+/// The Job that fills the cache's own volume with one run.
+pub fn export_job(uid: &CacheKey, run: u64) -> String {
+    format!("{}-export", job(uid, run))
+}
+
+/// The volume that is filled, and its snapshot, of one run; people find them by the id the object shows.
+pub fn snapshot(uid: &CacheKey, run: u64) -> String {
+    job(uid, run)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

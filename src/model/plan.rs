@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-pub use super::action::{Action, Again, DeleteObject, Event, JobId, Plan, StartRun};
+pub use super::action::{Action, Again, DeleteObject, Event, JobId, Plan, SnapshotStep, StartRun};
 use super::{
     class::Class,
     facts::{Facts, JobFact, JobState},
@@ -25,8 +25,13 @@ use crate::api::image_cache::{Ledger, LedgerFailure};
 
 mod credentials;
 mod expiry;
+mod export;
 mod refresh;
+mod snapshot;
 mod start;
+
+pub use snapshot::{Needs, snapshot_needs};
+pub(super) use snapshot::{Outlook, Told};
 
 /// A running worker's log is read this often. Everything else about it comes from watches.
 const PROGRESS: Duration = Duration::from_secs(2);
@@ -59,7 +64,7 @@ pub fn plan(judged: &Judged, facts: &Facts, settings: &Settings, now: Timestamp)
     }
     let mut course = Course::new(judged, facts, settings, now);
     let stage = match course.walk() {
-        Walked::At(stage) => stage,
+        Walked::At(stage) => course.snapshots(stage),
         Walked::Delete(delete, event) => {
             // Asked again if the API server does not agree yet.
             let again = Again::After(Duration::from_mins(1));
@@ -95,6 +100,7 @@ struct Course<'a> {
     /// The API server's clock decides about this pass.
     asked_for_clock: bool,
     soonest: Option<Timestamp>,
+    snapshot: snapshot::Outlook,
 }
 
 impl<'a> Course<'a> {
@@ -114,6 +120,7 @@ impl<'a> Course<'a> {
             asked_for_secrets: false,
             asked_for_clock: false,
             soonest: None,
+            snapshot: snapshot::Outlook::default(),
         }
     }
 
@@ -127,7 +134,8 @@ impl<'a> Course<'a> {
     }
 
     fn walk(&mut self) -> Walked {
-        self.ledger.recover(self.facts.jobs.iter().map(|job| job.run).max().unwrap_or_default());
+        let jobs = self.facts.jobs.iter().map(|job| job.run);
+        self.ledger.recover(jobs.chain(self.facts.snapshot.runs()).max().unwrap_or_default());
         if self.facts.mirror.as_ref().is_some_and(|mirror| self.ledger.is_lost(mirror)) {
             self.ledger.lose(self.now);
         }
@@ -199,6 +207,7 @@ impl<'a> Course<'a> {
                 None
             }
             RunState::Succeeded(root, outcome) => {
+                self.await_snapshot(request);
                 self.ledger.credit(root, outcome, self.facts.mirror.as_ref(), self.ended(job));
                 self.outcome = Some(outcome);
                 None
@@ -314,7 +323,7 @@ impl<'a> Course<'a> {
             self.at(at);
         }
         let standing = Standing {
-            content: self.ledger.root.is_some(),
+            content: self.has_content(),
             lost: self.ledger.root.is_none() && self.ledger.answered,
             failure: failure.as_ref().map(retry::class),
             stalled: stalls_at.is_some_and(|at| at <= self.now),
@@ -323,7 +332,9 @@ impl<'a> Course<'a> {
         let request = self.judged.request.as_ref().ok();
         let expires = request.and_then(|r| self.ledger.expires(r).or_else(|| self.gives_up(r)));
         let (judged, facts, now, outcome) = (self.judged, self.facts, self.now, self.outcome);
-        let telling = Telling { judged, facts, ledger: self.ledger, standing, outcome, expires, now };
+        let snapshot = self.snapshot;
+        let telling =
+            Telling { judged, facts, ledger: self.ledger, standing, outcome, expires, now, snapshot };
         let (status, events) = telling.status();
         let wait = |then: Timestamp| Duration::try_from(then.duration_since(now)).unwrap_or_default();
         let again = self.soonest.map_or(Again::OnChange, |then| Again::After(wait(then)));

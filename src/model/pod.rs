@@ -71,7 +71,7 @@ pub(super) fn shape(
 }
 
 /// What brings a pod to the platform's nodes.
-fn on(cloud: Cloud) -> PodShape {
+pub(super) fn on(cloud: Cloud) -> PodShape {
     let texts = |pairs: &[(&str, &str)]| -> Texts {
         pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()
     };

@@ -38,6 +38,11 @@ pub enum RunState<'a> {
 }
 
 pub fn look<'a>(job: &'a JobFact, settings: &Settings, now: Timestamp) -> RunState<'a> {
+    look_at("pull", job, settings, now)
+}
+
+/// The same of a Job that is no pull: `what` it is, in one word.
+pub fn look_at<'a>(what: &str, job: &'a JobFact, settings: &Settings, now: Timestamp) -> RunState<'a> {
     if job.deleting {
         return RunState::Going;
     }
@@ -51,14 +56,14 @@ pub fn look<'a>(job: &'a JobFact, settings: &Settings, now: Timestamp) -> RunSta
         }
     }
     match &job.state {
-        JobState::Active => active(job, settings, now),
+        JobState::Active => active(what, job, settings, now),
         JobState::Succeeded { .. } => {
             let lost = "the worker's report was lost; the next run finds what is complete";
             RunState::Failed(Failure::new(Class::Unknown, lost), None)
         }
         JobState::Failed { reason, message, .. } => {
             let outcome = exit.and_then(|exit| report(exit, job.run));
-            let failure = failed(job.pod.as_ref(), outcome, reason, message);
+            let failure = failed(what, job.pod.as_ref(), outcome, reason, message);
             RunState::Failed(failure, outcome)
         }
     }
@@ -68,40 +73,49 @@ fn report(exit: &Exit, run: u64) -> Option<&Outcome> {
     exit.outcome.as_ref().filter(|outcome| outcome.run == run)
 }
 
-fn failed(pod: Option<&PodFact>, outcome: Option<&Outcome>, reason: &str, message: &str) -> Failure {
+fn failed(
+    what: &str,
+    pod: Option<&PodFact>,
+    outcome: Option<&Outcome>,
+    reason: &str,
+    message: &str,
+) -> Failure {
     if let Some(failure) = outcome.and_then(|outcome| outcome.failure.clone()) {
         return failure;
     }
     if reason == "DeadlineExceeded" {
-        return Failure::new(Class::Timeout, "the pull took longer than its Job may");
+        return Failure::new(Class::Timeout, format!("the {what} took longer than its Job may"));
     }
     let Some(pod) = pod else {
-        return Failure::new(Class::Evicted, "the pull pod was deleted");
+        return Failure::new(Class::Evicted, format!("the {what} pod was deleted"));
     };
     if let Some(exit) = &pod.exit {
         if exit.oom || exit.code == 137 {
-            return Failure::new(Class::OutOfMemory, "the pull pod ran out of memory (exit code 137)");
+            return Failure::new(
+                Class::OutOfMemory,
+                format!("the {what} pod ran out of memory (exit code 137)"),
+            );
         }
         if exit.code == i32::from(EXIT_STOPPED) {
-            return Failure::new(Class::Evicted, "the pull pod was told to stop");
+            return Failure::new(Class::Evicted, format!("the {what} pod was told to stop"));
         }
         if let Some(class) = Class::from_exit_code(exit.code) {
             return Failure::new(class, format!("{}; its report was lost", class.phrase()));
         }
     }
     if let (Some(why), None, None) = (&pod.unschedulable, &pod.disrupted, &pod.exit) {
-        return Failure::new(no_place(why), format!("the pull pod got no place to run: {why}"));
+        return Failure::new(no_place(why), format!("the {what} pod got no place to run: {why}"));
     }
     if let Some(why) = &pod.disrupted {
-        return Failure::new(Class::Evicted, format!("the pull pod was evicted: {why}"));
+        return Failure::new(Class::Evicted, format!("the {what} pod was evicted: {why}"));
     }
     if let Some(exit) = &pod.exit {
         return Failure::new(Class::Unknown, format!("the worker ended with exit code {}", exit.code));
     }
-    Failure::new(Class::Unknown, format!("the pull Job failed: {reason}: {message}"))
+    Failure::new(Class::Unknown, format!("the {what} Job failed: {reason}: {message}"))
 }
 
-fn active(job: &JobFact, settings: &Settings, now: Timestamp) -> RunState<'static> {
+fn active(what: &str, job: &JobFact, settings: &Settings, now: Timestamp) -> RunState<'static> {
     let Some(pod) = &job.pod else {
         let detail = job.no_pod.clone();
         let until = after(job.created, settings.pending);
@@ -113,13 +127,13 @@ fn active(job: &JobFact, settings: &Settings, now: Timestamp) -> RunState<'stati
             _ => Class::Scheduling,
         };
         let why = detail.as_deref().unwrap_or("no reason is known");
-        return ended(class, &format!("no pull pod was made for {}: {why}", minutes(settings.pending)));
+        return ended(class, &format!("no {what} pod was made for {}: {why}", minutes(settings.pending)));
     };
     if pod.exit.is_some() {
         // The Job's condition, or a replacement after an eviction, follows at once.
         return RunState::Preparing { detail: None, until: after(now, Duration::from_secs(10)) };
     }
-    let Some(started) = pod.started else { return waiting(pod, settings, now) };
+    let Some(started) = pod.started else { return waiting(what, pod, settings, now) };
     let moved = job.progress.as_ref().map_or(started, |progress| progress.changed.max(started));
     let until = after(moved, settings.no_progress);
     if now >= until {
@@ -138,7 +152,7 @@ fn active(job: &JobFact, settings: &Settings, now: Timestamp) -> RunState<'stati
     }
 }
 
-fn waiting(pod: &PodFact, settings: &Settings, now: Timestamp) -> RunState<'static> {
+fn waiting(what: &str, pod: &PodFact, settings: &Settings, now: Timestamp) -> RunState<'static> {
     let until = after(pod.created, settings.pending);
     // These two are on the way of every pod and hold up none.
     let usual = |reason: &str| matches!(reason, "" | "ContainerCreating" | "PodInitializing");
@@ -158,7 +172,7 @@ fn waiting(pod: &PodFact, settings: &Settings, now: Timestamp) -> RunState<'stat
         _ => detail.as_deref().map_or(Class::Scheduling, no_place),
     };
     let why = detail.as_deref().unwrap_or("no reason is known");
-    ended(class, &format!("the pull pod did not start for {}: {why}", minutes(settings.pending)))
+    ended(class, &format!("the {what} pod did not start for {}: {why}", minutes(settings.pending)))
 }
 
 /// What the account may not have, or what the cloud does not have. Source: ECI, "custom events".

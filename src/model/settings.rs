@@ -55,6 +55,8 @@ pub struct Settings {
     /// For all caches that say nothing else.
     pub host_aliases: Option<Vec<HostAlias>>,
     pub dns: Option<Dns>,
+    /// Each cache becomes a snapshot of a volume of its own, too. Unset: none does.
+    pub snapshots: Option<super::snapshot::Wanted>,
     /// What the cluster's ConfigMaps say, as they were last seen.
     pub profile: Arc<Profile>,
 }
@@ -93,6 +95,7 @@ impl Default for Settings {
             strict_placement: false,
             host_aliases: None,
             dns: None,
+            snapshots: None,
             profile: Arc::default(),
         }
     }

@@ -21,6 +21,11 @@ pub enum Stage {
     },
     /// A run failed and the next is not due yet.
     Waiting,
+    /// Complete, and the snapshot that readiness waits for is not: what keeps it, and whether that lasts.
+    Snapshotting {
+        failure: Option<Class>,
+        stalled: bool,
+    },
     Ready,
 }
 
@@ -51,6 +56,7 @@ impl Standing {
         match self.stage {
             Stage::Invalid(_) | Stage::Expired | Stage::SecretMissing(_) => true,
             Stage::Ready => false,
+            Stage::Snapshotting { stalled, .. } => stalled,
             _ => self.stalled,
         }
     }
@@ -86,6 +92,7 @@ impl Standing {
             (Stage::Expired, _) => "Expired",
             (Stage::Invalid(_), _) => Class::InvalidSpec.as_str(),
             (Stage::SecretMissing(_), _) => Class::SecretMissing.as_str(),
+            (Stage::Snapshotting { failure, .. }, _) => failure.map_or("Snapshotting", Class::as_str),
             (_, Some(class)) => class.as_str(),
             _ if self.content => "Updating",
             _ if self.lost => "ContentLost",
@@ -96,7 +103,11 @@ impl Standing {
     }
 
     pub fn reconciling_reason(&self) -> &'static str {
-        if self.is_reconciling() && self.failure.is_some() { "ProgressingWithRetry" } else { self.reason() }
+        let failure = match self.stage {
+            Stage::Snapshotting { failure, .. } => failure,
+            _ => self.failure,
+        };
+        if self.is_reconciling() && failure.is_some() { "ProgressingWithRetry" } else { self.reason() }
     }
 }
 
@@ -121,6 +132,7 @@ mod tests {
         let row =
             |name, stage, content, lost, failure, says| Row { name, stage, content, lost, failure, says };
         let pulling = || Stage::Pulling { percent: 7 };
+        let snapshot = |failure, stalled| Stage::Snapshotting { failure, stalled };
         let transient = Some((Class::Network, false));
         let stalled = Some((Class::Network, true));
         let auth = Some((Class::Auth, true));
@@ -174,6 +186,24 @@ mod tests {
             row("store lost the bytes", pulling(), F, T, None, ("Creating", "ContentLost", [F, F, T, F])),
             row("lost, waits", Stage::Queued(None), F, T, None, ("Creating", "ContentLost", [F, F, T, F])),
             row("lost again, waits", Stage::Waiting, F, T, None, ("Creating", "ContentLost", [F, F, T, F])),
+            row("snapshot made", snapshot(None, F), F, F, None, ("Creating", "Snapshotting", [F, F, T, F])),
+            row("after an edit", snapshot(None, F), T, F, None, ("Updating", "Snapshotting", [F, T, T, F])),
+            row(
+                "its export fails",
+                snapshot(Some(Class::NoSpace), F),
+                F,
+                F,
+                None,
+                ("Creating", "NoSpace", [F, F, T, F]),
+            ),
+            row(
+                "and goes on to fail",
+                snapshot(Some(Class::Snapshot), T),
+                F,
+                F,
+                None,
+                ("Failed", "Snapshot", [F, F, F, T]),
+            ),
             row("expired, kept", Stage::Expired, F, F, None, ("Expired", "Expired", [F, F, F, T])),
         ]
     }
@@ -196,7 +226,8 @@ mod tests {
             ];
             assert_eq!((standing.phase(), standing.reason(), flags), row.says, "{}", row.name);
             let retry = standing.reconciling_reason() == "ProgressingWithRetry";
-            assert_eq!(retry, standing.is_reconciling() && standing.failure.is_some(), "{}", row.name);
+            let fails = standing.failure.is_some() || row.says.1 == "NoSpace";
+            assert_eq!(retry, standing.is_reconciling() && fails, "{}", row.name);
         }
     }
 }

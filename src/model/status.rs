@@ -2,17 +2,18 @@
 //! it stays under 64 KiB by construction, and is unchanged when nothing happened.
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{
-    conditions::{self, FRESH, READY},
+    conditions::{self, FRESH, READY, SNAPSHOT},
     facts::Facts,
     images::{MAX_NAME, Seen, to_i64},
     judge::Judged,
     names,
-    plan::Event,
+    plan::{Event, Outlook, Told},
     refresh::has_tags,
     report::{ImageOutcome, Outcome},
+    snapshot::Said,
     stage::{Stage, Standing},
     text::{bytes, cut, images},
 };
@@ -41,6 +42,7 @@ pub(super) struct Telling<'a> {
     pub outcome: Option<&'a Outcome>,
     pub expires: Option<Timestamp>,
     pub now: Timestamp,
+    pub snapshot: Outlook,
 }
 
 impl Telling<'_> {
@@ -71,6 +73,15 @@ impl Telling<'_> {
             .iter()
             .map(|(holds, reason, message)| (FRESH, *holds, reason.as_str(), message.as_str()))
             .collect();
+        let mut conditions = conditions::conditions(
+            &self.standing,
+            &message,
+            &more,
+            object.generation,
+            &old.conditions,
+            self.now,
+        );
+        conditions.extend(self.snapshot_condition());
         let mut status = ImageCacheStatus {
             phase: Some(self.standing.phase().to_owned()),
             reason: (!self.standing.is_ready()).then(|| reason.to_owned()),
@@ -80,18 +91,12 @@ impl Telling<'_> {
             last_updated_time: old.last_updated_time.clone(),
             expire_date_time: self.expires.map(Time),
             observed_generation: Some(object.generation),
-            conditions: conditions::conditions(
-                &self.standing,
-                &message,
-                &more,
-                object.generation,
-                &old.conditions,
-                self.now,
-            ),
+            conditions,
             images,
             size,
             notices,
             events: self.history(&events),
+            snapshot: self.snapshot.shown.clone(),
             ledger: Some(self.ledger),
         };
         fit(&mut status);
@@ -115,13 +120,37 @@ impl Telling<'_> {
         self.before().filter(|_| ready.reason == "Pulling")
     }
 
-    /// Of bytes; within one run it never goes back.
+    /// Of bytes; within one run it never goes back. With snapshots a pull is four fifths of it, and a cache that is
+    /// ready before its snapshot is below 100 %, as ECI says of its flash snapshots.
     fn percent(&self) -> u8 {
         let before = self.before().unwrap_or_default();
+        let said = match &self.snapshot.told {
+            Told::Said(said) => said.percent,
+            Told::Nothing | Told::AsBefore => None,
+        };
         match self.standing.stage {
-            Stage::Ready => 100,
+            Stage::Ready => said.map_or(100, |percent| percent.max(before)),
+            Stage::Snapshotting { .. } => said.unwrap_or_default().max(before).min(99),
+            Stage::Pulling { percent } if said.is_some() => {
+                u8::try_from(u16::from(percent) * 4 / 5).unwrap_or(80).max(before).min(99)
+            }
             Stage::Pulling { percent } => percent.max(before).min(99),
             _ => before.min(99),
+        }
+    }
+
+    fn snapshot_condition(&self) -> Option<Condition> {
+        let (old, generation) = (&self.facts.status.conditions, self.judged.object.generation);
+        match &self.snapshot.told {
+            Told::Nothing => None,
+            Told::AsBefore => conditions::find(old, SNAPSHOT)
+                .map(|before| Condition { observed_generation: Some(generation), ..before.clone() }),
+            Told::Said(said) => {
+                let message = cut(&said.message, MAX_CONDITION);
+                let one =
+                    conditions::one(SNAPSHOT, said.taken, said.reason, &message, generation, old, self.now);
+                Some(one)
+            }
         }
     }
 
@@ -140,6 +169,10 @@ impl Telling<'_> {
             Stage::Expired => {
                 "past its retention and kept without content: edit or refresh it to pull it again".to_owned()
             }
+            Stage::Snapshotting { .. } => match &self.snapshot.told {
+                Told::Said(said) => format!("complete; Ready when its snapshot is: {}", said.message),
+                Told::Nothing | Told::AsBefore => before().unwrap_or_default(),
+            },
             Stage::Invalid(why) | Stage::SecretMissing(Some(why)) => why.clone(),
             Stage::SecretMissing(None) => before().unwrap_or_default(),
             stage => match (failure, stage) {
@@ -196,6 +229,11 @@ impl Telling<'_> {
             notices
                 .push("the mirror serves another store than the one this cache was pulled into".to_owned());
         }
+        if let Told::Said(said) = &self.snapshot.told
+            && matches!(said.reason, "NoSnapshotApi" | "Forbidden")
+        {
+            notices.push(cut(&format!("snapshots: {}", said.message), MAX_NOTICE));
+        }
         let told = |outcome: &&&Outcome| outcome.root.is_some() || self.ledger.root.is_none();
         if let Some(outcome) = self.outcome.as_ref().filter(told) {
             notices
@@ -229,6 +267,13 @@ impl Telling<'_> {
                 None => message.to_owned(),
             };
             events.push(Event { warning, reason: reason.to_owned(), message: cut(&message, MAX_CONDITION) });
+        }
+        if let Told::Said(said) = &self.snapshot.told
+            && (said.taken || said.warning)
+            && conditions::find(&old.conditions, SNAPSHOT).is_none_or(|before| before.reason != said.reason)
+        {
+            let message = cut(&said.message, MAX_CONDITION);
+            events.push(Event { warning: said.warning, reason: event_reason(said), message });
         }
         let new: Vec<&str> =
             notices.iter().filter(|notice| !old.notices.contains(notice)).map(String::as_str).collect();
@@ -274,6 +319,10 @@ impl Telling<'_> {
         history.extend(events.iter().map(|e| event(&name, e.warning, &e.reason, &e.message)));
         history.split_off(history.len().saturating_sub(MAX_EVENTS))
     }
+}
+
+fn event_reason(said: &Said) -> String {
+    if said.taken { "SnapshotReady".to_owned() } else { said.reason.to_owned() }
 }
 
 fn shares(outcome: &Outcome) -> String {

@@ -42,7 +42,7 @@ const DEADLINE_SECONDS: i64 = 24 * 3600;
 /// Enough to write a report; what is downloaded is on the disk already.
 const STOP_SECONDS: i64 = 10;
 
-const STORE: &str = "store";
+pub(super) const STORE: &str = "store";
 const REQUEST: &str = "request";
 const CREDENTIALS: &str = "credentials";
 
@@ -62,15 +62,20 @@ pub fn job(start: &StartRun, worker: &Worker) -> Result<Job, serde_json::Error> 
     }
     Ok(Job {
         metadata,
-        spec: Some(JobSpec {
-            backoff_limit: Some(0),
-            active_deadline_seconds: Some(DEADLINE_SECONDS),
-            pod_failure_policy: Some(failure_policy()),
-            template: template(run, pod, worker),
-            ..JobSpec::default()
-        }),
+        spec: Some(spec(template(run, pod, worker, container(worker), volumes(run, worker)))),
         status: None,
     })
+}
+
+/// A Job of the worker's image with other work: the same pod, other arguments and volumes.
+pub(super) fn spec(template: PodTemplateSpec) -> JobSpec {
+    JobSpec {
+        backoff_limit: Some(0),
+        active_deadline_seconds: Some(DEADLINE_SECONDS),
+        pod_failure_policy: Some(failure_policy()),
+        template,
+        ..JobSpec::default()
+    }
 }
 
 /// The first rule wins: an evicted worker exits with codes of ours too. A worker that was told to stop exits with
@@ -100,7 +105,13 @@ fn failure_policy() -> PodFailurePolicy {
     }
 }
 
-fn template(run: Run<'_>, pod: &PodShape, worker: &Worker) -> PodTemplateSpec {
+pub(super) fn template(
+    run: Run<'_>,
+    pod: &PodShape,
+    worker: &Worker,
+    container: Container,
+    volumes: Vec<Volume>,
+) -> PodTemplateSpec {
     // Ours come last: no setting takes their place.
     let mut pod_labels = pod.labels.clone();
     pod_labels.extend(labels(run));
@@ -145,8 +156,8 @@ fn template(run: Run<'_>, pod: &PodShape, worker: &Worker) -> PodTemplateSpec {
                 }),
                 ..PodSecurityContext::default()
             }),
-            containers: vec![container(worker)],
-            volumes: Some(volumes(run, worker)),
+            containers: vec![container],
+            volumes: Some(volumes),
             ..PodSpec::default()
         }),
     }
@@ -162,17 +173,26 @@ fn container(worker: &Worker) -> Container {
     ];
     let realms =
         worker.auth_realms.iter().map(|(registry, realm)| format!("--auth-realm={registry}={realm}"));
-    let mount = |name: &str, read_only: bool| VolumeMount {
+    let args = fixed.into_iter().map(str::to_owned).chain(realms).collect();
+    working(worker, args, vec![mount(STORE, false), mount(REQUEST, true), mount(CREDENTIALS, true)])
+}
+
+/// A volume is mounted under its name.
+pub(super) fn mount(name: &str, read_only: bool) -> VolumeMount {
+    VolumeMount {
         name: name.to_owned(),
         mount_path: format!("/{name}"),
         read_only: Some(read_only),
         ..VolumeMount::default()
-    };
+    }
+}
+
+pub(super) fn working(worker: &Worker, args: Vec<String>, mounts: Vec<VolumeMount>) -> Container {
     Container {
         name: CONTAINER.to_owned(),
         image: Some(worker.image.clone()),
         image_pull_policy: worker.pull_policy.clone(),
-        args: Some(fixed.into_iter().map(str::to_owned).chain(realms).collect()),
+        args: Some(args),
         resources: Some(worker.resources.clone()),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
@@ -181,7 +201,7 @@ fn container(worker: &Worker) -> Container {
             capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
             ..SecurityContext::default()
         }),
-        volume_mounts: Some(vec![mount(STORE, false), mount(REQUEST, true), mount(CREDENTIALS, true)]),
+        volume_mounts: Some(mounts),
         ..Container::default()
     }
 }
@@ -200,17 +220,18 @@ fn volumes(run: Run<'_>, worker: &Worker) -> Vec<Volume> {
     };
     let file = KeyToPath { key: REQUEST_FILE.to_owned(), path: REQUEST_FILE.to_owned(), mode: None };
     vec![
-        Volume {
-            name: STORE.to_owned(),
-            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-                claim_name: worker.store_claim.clone(),
-                read_only: None,
-            }),
-            ..Volume::default()
-        },
+        claim(STORE, worker.store_claim.clone()),
         secret(REQUEST, names::request_secret(run.cache, run.number), Some(vec![file])),
         secret(CREDENTIALS, names::credentials_secret(run.cache, run.number), None),
     ]
+}
+
+pub(super) fn claim(name: &str, claim_name: String) -> Volume {
+    Volume {
+        name: name.to_owned(),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource { claim_name, read_only: None }),
+        ..Volume::default()
+    }
 }
 
 fn affinity(pod: &PodShape, worker: &Worker) -> Option<Affinity> {
@@ -284,7 +305,7 @@ pub(crate) mod tests {
     }
 
     /// What Pod Security `restricted` asks of a pod, as far as a pull pod could break it.
-    fn violations(pod: &PodSpec) -> Vec<String> {
+    pub(crate) fn violations(pod: &PodSpec) -> Vec<String> {
         let mut found = Vec::new();
         let mut need = |fine: bool, what: &str| {
             if !fine {

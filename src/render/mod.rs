@@ -1,5 +1,5 @@
 //! What we create in the cluster: the pull Job and its two Secrets, made of a pull request and the operator's
-//! settings. Pure. Nothing a user writes reaches securityContext, hostPath, nodeName, service account or image.
+//! settings; the volume of a snapshot, the Job that fills it, and the snapshot. Pure. Nothing a user writes reaches securityContext, hostPath, nodeName, service account or image.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,11 @@ use crate::{
     model::{pod::WORKER_LABELS, reference::RegistryHost, request::CacheKey},
 };
 
+pub mod export;
 pub mod job;
 mod place;
 pub mod secret;
+pub mod volume;
 
 /// On Jobs: the images of the run as JSON, in the order of the request. A report is read back with them, also
 /// after the object was edited.

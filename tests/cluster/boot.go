@@ -101,6 +101,14 @@ func (s *supervisor) bootNode(api *client, start func(string, []string) error, i
 	until(func() bool { return dials("tcp", s.serviceIP()+":443") })
 	s.stage("names and services answer")
 	go s.recycleVolumes(api)
+	if s.csiKind() != "" {
+		return s.offerCSI(api)
+	}
+	go func() {
+		if err := s.offerCSI(api); err != nil {
+			s.dead <- err
+		}
+	}()
 	return nil
 }
 

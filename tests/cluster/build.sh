@@ -3,6 +3,7 @@
 #
 #   build.sh             everything (the first time takes minutes: it compiles Kubernetes)
 #   build.sh --no-kube   only `cluster`, for use with KUBEBUILDER_ASSETS
+#   build.sh --csi       everything, and what `cluster csi` and its tests take
 #
 # Each binary lives in a folder named after the hash of its sources, under
 # ${IMAGECACHE_CACHE:-${XDG_CACHE_HOME:-~/.cache}/imagecache}, so a change of the
@@ -10,11 +11,13 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
+kube=yes csi=no
 case ${1-} in
-'') kube=yes ;;
+'') ;;
 --no-kube) kube=no ;;
+--csi) csi=yes ;;
 *)
-	sed -n '2,8s/^# \{0,1\}//p' "$0"
+	sed -n '2,9s/^# \{0,1\}//p' "$0"
 	exit 2
 	;;
 esac
@@ -31,7 +34,12 @@ hash() {
 cd "$here"
 kube_folder=kube-$(hash kube/go.mod kube/go.sum kube/*.go)
 dns_folder=coredns-$(hash dns/go.mod dns/go.sum dns/*.go)
-cluster_folder=cluster-$(hash build.sh go.mod ./*.go config/* kube/go.* kube/*.go dns/go.* dns/*.go)
+cluster_folder=cluster-$(hash build.sh go.mod ./*.go config/* kube/go.* kube/*.go dns/go.* dns/*.go csi/*/*)
+
+# The modules under csi: our driver, and others that are built as their authors
+# wrote them, being tools of a module that only says which versions to take.
+csi_modules='driver provisioner snapshotter sanity'
+csi_folder() { echo "csi-$1-$(hash "csi/$1"/*)"; }
 
 missing() {
 	for folder in "$@"; do
@@ -41,13 +49,16 @@ missing() {
 }
 
 # build MODULE BINARY FOLDER LDFLAGS: build into a scratch folder and rename, so
-# that an interrupted build never looks like a finished one.
+# that an interrupted build never looks like a finished one. BINARY "tool" stands
+# for all tools of the module, each under its own name.
 build() {
 	[ ! -d "$cache/$3" ] || return 0
-	echo "building $2 ..." >&2
+	echo "building $3 ..." >&2
 	scratch=$(mktemp -d "$cache/.build.XXXXXX")
 	chmod 755 "$scratch"
-	(cd "$1" && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w $4" -o "$scratch/$2" .) >&2
+	what=. out=$2
+	[ "$2" != tool ] || what=tool out=
+	(cd "$1" && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w $4" -o "$scratch/$out" "$what") >&2
 	if [ "$2" = kube ]; then
 		for name in etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl; do
 			ln -s kube "$scratch/$name"
@@ -56,12 +67,24 @@ build() {
 		ln -s "../$kube_folder" "$scratch/kube"
 		ln -s "../$dns_folder" "$scratch/dns"
 		ln -s kube/kubectl "$scratch/kubectl"
+		for module in $csi_modules; do
+			ln -s "../$(csi_folder "$module")" "$scratch/csi-$module"
+		done
+	elif [ "$1" = csi/snapshotter ]; then # whose API comes with its client
+		client=$(cd "$1" && go list -m -f '{{.Dir}}' github.com/kubernetes-csi/external-snapshotter/client/v8)
+		mkdir "$scratch/crds"
+		install -m 644 "$client"/config/crd/snapshot.storage.k8s.io_*.yaml "$scratch/crds/"
 	fi
 	mv -T "$scratch" "$cache/$3"
 }
 
 wanted=$cluster_folder
 [ $kube = no ] || wanted="$wanted $kube_folder $dns_folder"
+if [ $csi = yes ]; then
+	for module in $csi_modules; do
+		wanted="$wanted $(csi_folder "$module")"
+	done
+fi
 # shellcheck disable=SC2086 # folder names, without spaces
 if missing $wanted; then
 	if ! command -v go >/dev/null; then
@@ -82,6 +105,12 @@ if missing $wanted; then
 		# Without the version stamp kubectl and the API server refuse to compare versions.
 		build kube kube "$kube_folder" "-X $stamp.gitVersion=$version -X $stamp.gitMajor=1 -X $stamp.gitMinor=${minor%%.*}"
 		build dns coredns "$dns_folder" ""
+	fi
+	if [ $csi = yes ]; then
+		build csi/driver csi-driver "$(csi_folder driver)" ""
+		for module in provisioner snapshotter sanity; do
+			build csi/$module tool "$(csi_folder $module)" ""
+		done
 	fi
 	build . cluster "$cluster_folder" ""
 fi

@@ -108,6 +108,36 @@ func (c *cluster) controlFlags(name string) []string {
 	}
 }
 
+// csiFlags are those of a part of CSI.
+func (c *cluster) csiFlags(name string) []string {
+	if name == "csi-driver" {
+		return []string{
+			"--name=" + csiName,
+			"--socket=" + csiSocket,
+			"--registry=/var/lib/kubelet/plugins_registry",
+			"--pool=" + c.path("csi", "pool"),
+			"--faults=" + c.path("csi", "faults"),
+			fmt.Sprintf("--btrfs=%t", c.csiKind() == "btrfs"),
+		}
+	}
+	flags := []string{
+		"--kubeconfig=" + c.path("pki", "csi.kubeconfig"),
+		"--kube-api-qps=100",
+		"--kube-api-burst=100",
+		// Up to five minutes otherwise, and a test of an error would wait for them.
+		"--retry-interval-start=200ms",
+		"--retry-interval-max=2s",
+	}
+	if name != "csi-provisioner" {
+		// Their API is not installed, and the controller would first wait half a minute for it.
+		flags = append(flags, "--feature-gates=CSIVolumeGroupSnapshot=false")
+	}
+	if name != "snapshot-controller" {
+		flags = append(flags, "--csi-address="+csiSocket, "--timeout=1m", "--extra-create-metadata")
+	}
+	return flags
+}
+
 func (c *cluster) kubeletFlags() []string {
 	return []string{
 		"--config=" + c.path("config", "kubelet.yaml"),

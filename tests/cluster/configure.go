@@ -66,6 +66,7 @@ func (c *cluster) writeKeys() error {
 		p.client("kube-scheduler", c.Server, "system:kube-scheduler"),
 		p.client("kube-proxy", c.Server, "system:kube-proxy"),
 		p.client("coredns", c.Server, "cluster:dns", "system:masters"),
+		p.client("csi", c.Server, "cluster:csi", "system:masters"),
 		p.client("kubelet", c.Server, "system:node:node", "system:nodes"),
 	)
 }
@@ -82,6 +83,7 @@ func (c *cluster) fill(name string) (string, error) {
 		"@PODS@", c.PodCIDR,
 		"@CGROUP@", c.cgroupRoot(),
 		"@SNAPSHOTTER@", c.snapshotter(),
+		"@CSI@", csiName,
 	).Replace(string(text)), nil
 }
 

@@ -40,11 +40,11 @@ func (c *cluster) takeDown() error {
 		}
 	}
 	if c.Level == "node" {
-		if err := errors.Join(c.disconnect(), c.removeCgroups()); err != nil {
+		if err := errors.Join(c.disconnect(), c.removeCgroups(), c.releasePool()); err != nil {
 			return err
 		}
 	}
-	for _, name := range []string{"kubeconfig", "host-ip", "node-ip", "supervisor.pid"} {
+	for _, name := range []string{"kubeconfig", "host-ip", "node-ip", "csi/ready", "supervisor.pid"} {
 		if err := os.Remove(c.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

@@ -32,6 +32,9 @@ func (c *cluster) isolate() error {
 	return errors.Join(
 		bind(c.path("containerd"), "/var/lib/containerd"),
 		bind(c.path("kubelet"), "/var/lib/kubelet"),
+		// Shared, but no longer with the folder: each volume would be mounted there too.
+		syscall.Mount("", "/var/lib/kubelet", "", syscall.MS_PRIVATE, ""),
+		syscall.Mount("", "/var/lib/kubelet", "", syscall.MS_SHARED, ""),
 		bind(c.path("log", "pods"), "/var/log/pods"),
 		os.MkdirAll("/var/log/containers", 0o755),
 		os.MkdirAll("/run/lock", 0o1777),

@@ -20,6 +20,9 @@ const usage = `usage: cluster COMMAND DIR [ARG]...
   kubectl DIR ARG...          run kubectl against it
   load DIR ARCHIVE...         import OCI or Docker image archives into its node
   exec DIR COMMAND [ARG]...   run a command inside its node's namespaces
+  csi DIR [--folders]         give its node a CSI driver with snapshots; later ups keep it
+  csi DIR stop|start PART...  stop and start csi-driver, csi-provisioner, csi-snapshotter
+                              or snapshot-controller
 
 flags of up:
   --level api         etcd, kube-apiserver and kube-controller-manager on loopback; no root
@@ -28,6 +31,9 @@ flags of up:
                       "host" (this machine) or "node"
   --audit-policy FILE an audit policy instead of Metadata for everything
   --timeout DURATION  give up when the cluster is not ready by then (default 10m)
+
+flags of csi:
+  --folders           volumes are plain folders even where btrfs is to be had
 
 examples:
   cluster up /tmp/c --level node --host registry.demo=host
@@ -91,6 +97,8 @@ func command(name string, args []string) error {
 		return load(dir, args)
 	case "exec":
 		return execute(dir, args)
+	case "csi":
+		return csiCommand(dir, args)
 	case "supervise": // up's other half, not for users
 		return supervise(dir)
 	}

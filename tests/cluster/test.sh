@@ -1,9 +1,11 @@
 #!/bin/bash
-# Tests of the test cluster itself: test.sh [api|node]..., by default both.
-# The node level takes root and the packages of packages.sh.
+# Tests of the test cluster itself: test.sh [api|node|csi]..., by default api and
+# node. All but api take root and the packages of packages.sh.
 set -u
 cd "$(dirname "$0")" || exit 1
-bin=$(./build.sh) || exit 1
+build=()
+[[ " $* " != *' csi '* ]] || build=(--csi)
+bin=$(./build.sh "${build[@]}") || exit 1
 PATH=$bin:$PATH
 work=$(mktemp -d)
 passed=0 failed=0 registry=
@@ -269,6 +271,9 @@ node_level() {
 	check "node: up that is interrupted" says 'stopped by interrupt' timeout --preserve-status -s INT 1 cluster up "$work/cut"
 	check "node: nothing is left of these" diff <(echo "$before") <(snapshot "$ids")
 }
+
+# shellcheck source=tests/cluster/test-csi.sh
+source ./test-csi.sh
 
 # broken is a cluster whose etcd cannot start.
 broken() {

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -243,13 +244,18 @@ func binary(level, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	folder := "kube" // made by build.sh, as is the other
-	if name == "coredns" {
+	folder, build := "kube", "tests/cluster/build.sh" // which makes the others too
+	switch {
+	case name == "coredns":
 		folder = "dns"
+	case name == "snapshot-controller":
+		folder, build = "csi-snapshotter", build+" --csi"
+	case slices.Contains(csiParts, name):
+		folder, build = name, build+" --csi"
 	}
 	path := filepath.Join(filepath.Dir(self), folder, name)
 	if !executable(path) {
-		return "", fmt.Errorf("%s is not built: run tests/cluster/build.sh", name)
+		return "", fmt.Errorf("%s is not built: run %s", name, build)
 	}
 	return path, nil
 }

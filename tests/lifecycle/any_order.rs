@@ -7,10 +7,11 @@ use imagecache::model::{
     class::Class,
     facts::SecretState,
     plan::{Action, plan},
+    snapshot::Api,
 };
 use proptest::prelude::*;
 
-use crate::world::{World, cache, tracked};
+use crate::world::{World, cache, tracked, with_snapshots};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -40,6 +41,17 @@ enum Step {
     Mirror(bool),
     Busy(u32),
     StatusLost,
+    Export(Option<Class>),
+    Driver(bool),
+    SnapshotApi(bool),
+    SnapshotDeleted,
+    ContentDeleted,
+    VolumeDeleted {
+        lingers: bool,
+    },
+    Flash(bool),
+    /// A reconcile that sees the storage as it was some steps ago.
+    LateStorage(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -65,7 +77,19 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::Mirror),
         1 => (0..6_u32).prop_map(Step::Busy),
         1 => Just(Step::StatusLost),
+        4 => prop::option::weighted(0.3, class_of_exports()).prop_map(Step::Export),
+        4 => any::<bool>().prop_map(Step::Driver),
+        1 => any::<bool>().prop_map(Step::SnapshotApi),
+        1 => Just(Step::SnapshotDeleted),
+        1 => Just(Step::ContentDeleted),
+        1 => any::<bool>().prop_map(|lingers| Step::VolumeDeleted { lingers }),
+        1 => any::<bool>().prop_map(Step::Flash),
+        2 => (1..6_usize).prop_map(Step::LateStorage),
     ]
+}
+
+fn class_of_exports() -> impl Strategy<Value = Class> {
+    prop::sample::select(vec![Class::NoSpace, Class::Unknown, Class::NotFound, Class::BadContent])
 }
 
 fn take(world: &mut World, past: &[World], step: &Step) {
@@ -83,6 +107,7 @@ fn take(world: &mut World, past: &[World], step: &Step) {
         Step::LateObject(back) => {
             let Some(mut seen) = then(*back) else { return };
             seen.jobs.clone_from(&world.jobs);
+            seen.storage.clone_from(&world.storage);
             seen.now = world.now;
             late(world, &seen);
         }
@@ -127,6 +152,34 @@ fn take(world: &mut World, past: &[World], step: &Step) {
         Step::Mirror(on) => world.mirror = *on,
         Step::Busy(n) => world.busy = *n,
         Step::StatusLost => world.edit(|object| object.status = None),
+        Step::Export(class) => {
+            world.storage.broken = *class;
+            world.storage.export_ends(world.now);
+        }
+        Step::Driver(works) => {
+            world.storage.error = (!works).then(|| "the array is busy".into());
+            world.storage.snapshotter_acts();
+        }
+        Step::SnapshotApi(there) => world.storage.api = if *there { Api::Present } else { Api::Absent },
+        Step::SnapshotDeleted => {
+            let uids: Vec<String> = world.storage.snapshots.iter().map(|s| s.id.uid.clone()).collect();
+            uids.iter().for_each(|uid| world.storage.remove_snapshot(uid));
+        }
+        Step::ContentDeleted => world.storage.content_is_deleted(),
+        Step::VolumeDeleted { lingers: true } => {
+            world.storage.volumes.iter_mut().for_each(|volume| volume.deleting = true);
+        }
+        Step::VolumeDeleted { lingers: false } => world.storage.volumes.clear(),
+        Step::Flash(on) => world.edit(|object| {
+            let key = "k8s.aliyun.com/imc-enable-flash".to_owned();
+            object.metadata.annotations.get_or_insert_default().insert(key, on.to_string());
+        }),
+        Step::LateStorage(back) => {
+            let Some(before) = then(*back) else { return };
+            let mut seen = world.clone();
+            seen.storage = before.storage;
+            late(world, &seen);
+        }
     }
 }
 
@@ -153,6 +206,16 @@ fn holds(before: &World, world: &World, step: &Step) {
             assert!(!needed, "the Job of the open run is removed after {step:?}");
         }
     }
+    let (had, has) = (before.storage.runs(), world.storage.runs());
+    let by_hand = matches!(step, Step::SnapshotDeleted | Step::ContentDeleted);
+    if let (Some(had), false) = (had.last(), by_hand || world.phase() == "Expired") {
+        let kept = has.last().is_some_and(|has| has >= had);
+        assert!(
+            kept,
+            "the last snapshot that can be restored is removed after {step:?}: {:?}",
+            world.storage.done
+        );
+    }
     if matches!(step, Step::Reconcile) && before.object.is_some() {
         let expected = match world.phase().as_str() {
             "Ready" => "Current",
@@ -176,6 +239,7 @@ proptest! {
     fn whatever_happens_it_ends_ready_once_everything_answers(
         steps in prop::collection::vec(step(), 1..60),
         with_secret in any::<bool>(),
+        snapshots in any::<bool>(),
     ) {
         let mut object = cache(&["nginx:1"]);
         tracked(&mut object);
@@ -183,6 +247,9 @@ proptest! {
             object.spec.image_pull_secrets = vec!["default:key".into()];
         }
         let mut world = World::new(object);
+        if snapshots {
+            world = with_snapshots(world);
+        }
         let mut past = vec![];
         for step in &steps {
             past.push(world.clone());
@@ -199,5 +266,8 @@ proptest! {
         prop_assert!(plan.actions.is_empty() && plan.events.is_empty(), "{:?}", plan.actions);
         prop_assert_eq!(plan.status, world.status());
         prop_assert!(world.jobs.is_empty());
+        let run = u64::try_from(world.run()).unwrap();
+        prop_assert_eq!(world.storage.runs(), if snapshots { vec![run] } else { vec![] });
+        prop_assert!(world.storage.is_quiet() && world.storage.snapshots.len() <= 1);
     }
 }

@@ -9,6 +9,8 @@ mod edits;
 mod losses;
 mod refresh;
 mod settings;
+mod snapshots;
+mod storage;
 mod walk;
 mod world;
 

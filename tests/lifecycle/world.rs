@@ -15,15 +15,18 @@ use imagecache::{
         failure::Failure,
         judge::{Judged, judge},
         names,
-        plan::{Action, Again, Plan, needs_secrets, plan},
+        plan::{Action, Again, Needs, Plan, needs_secrets, plan, snapshot_needs},
         reference::Reference,
         report::{Bytes, ImageOutcome, Outcome, Progress},
         request::{PullRequest, Resolve},
         settings::Settings,
+        snapshot::Wanted,
     },
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::storage::{NAMESPACE, Storage};
 
 pub(crate) const UID: &str = "8f14e45f-ceea-467f-a0e6-1c2b3d4e5f60";
 
@@ -62,6 +65,7 @@ pub(crate) struct World {
     pub(crate) broken: BTreeSet<u64>,
     pub(crate) mirror: bool,
     pub(crate) busy: u32,
+    pub(crate) storage: Storage,
     /// Jobs, so far.
     pub(crate) made: u64,
 }
@@ -72,6 +76,13 @@ struct Answer {
     digests: Vec<Digest>,
     resolved: Timestamp,
     proved: Option<Timestamp>,
+}
+
+/// The operator wants snapshots, and the cluster can take them.
+pub(crate) fn with_snapshots(world: World) -> World {
+    let wanted = Wanted { class: Some("snaps".into()), storage_class: None };
+    let settings = Settings { snapshots: Some(wanted), namespace: NAMESPACE.into(), ..world.settings };
+    World { settings, storage: Storage::new(), ..world }
 }
 
 pub(crate) fn cache(images: &[&str]) -> ImageCache {
@@ -106,6 +117,7 @@ impl World {
             broken: BTreeSet::new(),
             mirror: true,
             busy: 0,
+            storage: Storage::default(),
             made: 0,
         }
     }
@@ -204,12 +216,21 @@ impl World {
             let request = judged.request.as_ref().unwrap();
             facts.secrets = request.secrets.iter().map(|s| (s.clone(), self.secret.clone())).collect();
         }
+        facts.snapshot = self.storage.seen();
+        let needs = snapshot_needs(&judged, &facts, &self.settings, self.now);
+        self.storage.answer(&needs, &mut facts.snapshot);
         Some((judged, facts))
     }
 
     fn own_jobs(&self) -> impl Iterator<Item = &Job> {
         let uid = self.object.as_ref().and_then(|object| object.metadata.uid.clone());
         self.jobs.iter().filter(move |job| uid.as_deref() == Some(job.request.cache.as_str()))
+    }
+
+    /// What would be read live.
+    pub(crate) fn snapshot_needs(&self) -> Needs {
+        let (judged, facts) = self.look().unwrap();
+        snapshot_needs(&judged, &facts, &self.settings, self.now)
     }
 
     pub(crate) fn plan(&self) -> Option<Plan> {
@@ -264,6 +285,13 @@ impl World {
                 if live == Some(&delete.resource_version) && self.server_clock() >= delete.not_before {
                     self.object = None;
                     self.jobs.clear();
+                    self.storage.is_gone();
+                }
+            }
+            Action::Snapshot(step) => {
+                let live = self.object.as_ref().and_then(|o| o.metadata.resource_version.as_deref());
+                if live == Some(version) {
+                    self.storage.act(&step, self.now);
                 }
             }
             Action::RenewCredentials { .. } | Action::RemoveSecrets { .. } => {}
@@ -423,21 +451,35 @@ impl World {
     pub(crate) fn settle(&mut self) {
         self.upstream = None;
         self.busy = 0;
+        self.storage.works();
+        if let Some(wanted) = &mut self.settings.snapshots {
+            wanted.class = Some("snaps".into());
+        }
         self.broken.clear();
         self.secret = SecretState::Found { uid: "s".into(), resource_version: "9".into() };
         for _ in 0..60 {
             let again = self.reconcile();
             let Some(plan) = self.plan() else { return };
-            if plan.actions.is_empty() && plan.status == self.status() && self.own_jobs().next().is_none() {
+            let quiet = self.own_jobs().next().is_none() && self.storage.is_quiet();
+            if plan.actions.is_empty() && plan.status == self.status() && quiet {
                 match again {
-                    Again::After(wait) if !self.is_settled() => self.pass(wait),
+                    Again::After(wait) if !self.is_settled() || self.wants_snapshot() => self.pass(wait),
                     _ => return,
                 }
             }
             self.jobs.retain(|job| !job.fact.deleting);
             self.pulls(50);
             self.job_ends(false);
+            self.storage.export_ends(self.now);
+            self.storage.snapshotter_acts();
+            if !self.storage.is_quiet() && plan.actions.is_empty() && plan.status == self.status() {
+                self.pass(Duration::from_mins(1));
+            }
         }
+    }
+
+    fn wants_snapshot(&self) -> bool {
+        self.settings.snapshots.is_some() && !self.condition("Snapshot").0
     }
 }
 

@@ -16,3 +16,9 @@ mod restarts;
 mod rights;
 mod secrets;
 mod sharing;
+
+/// What is installed.
+const INSTALL: &str = "tests/node/install";
+
+/// Nothing more than a node.
+fn prepare(_: &kit::cluster::Cluster) {}

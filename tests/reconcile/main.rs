@@ -89,6 +89,7 @@ impl World {
             mirror: Arc::default(),
             server_clock: Arc::default(),
             profiles: Arc::default(),
+            snapshots: None,
             identity: "test".into(),
         };
         let context = Arc::new(Context::new(cluster, settings, Arc::<Metrics>::default()));

@@ -119,7 +119,7 @@ impl Row {
             Effect::Size => "as `spec.imageCacheSize`".to_owned(),
             Effect::Retention => "as `spec.retentionDays`".to_owned(),
             Effect::Reuse => "layers that the store has are reused, by the rules of permission".to_owned(),
-            Effect::Flash => "a notice: there are no snapshots yet".to_owned(),
+            Effect::Flash => "where the operator takes snapshots (`--snapshot-class`), ready comes with the store and the snapshot after it; else a notice".to_owned(),
             Effect::Architecture | Effect::Os => {
                 "the platform that is pulled, never where the pull runs".to_owned()
             }

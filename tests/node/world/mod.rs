@@ -43,6 +43,7 @@ pub fn world() -> &'static World {
 fn start() -> World {
     let cluster = Cluster::start("node", "IMAGECACHE_TEST_NODE");
     let storage = Storage::new(&cluster.dir);
+    crate::prepare(&cluster);
     install(&cluster);
     let (caches, jobs) = (Caches::follow(&cluster), Jobs::follow(&cluster));
     World { cluster, storage, jobs, caches, controller: RwLock::new(()) }
@@ -53,7 +54,7 @@ fn install(cluster: &Cluster) {
     let archive = env::var_os("IMAGECACHE_IMAGE_TAR").map_or(built, PathBuf::from);
     assert!(archive.exists(), "{} is missing: run `make image`", archive.display());
     cluster.cluster("load", &[archive.to_str().unwrap()]).succeeded("load of the operator's image");
-    let overlay = root().join("tests/node/install");
+    let overlay = root().join(crate::INSTALL);
     // Of an earlier run on the same cluster, if any.
     cluster.kubectl(&["delete", "imagecaches", "--all"]);
     cluster.run(&["apply", "-k", overlay.to_str().unwrap()]);
