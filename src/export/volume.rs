@@ -59,24 +59,41 @@ pub fn fill(
             .ok_or_else(|| Failure::new(Class::NotFound, format!("{digest} is missing in the store")))?;
         files.insert(digest, (file, *size));
     }
-    check_space(to, &closure)?;
+    let filled = copy_all(root, &closure, &files, to, &|| lease.touch().map(drop), progress);
+    let filled = filled.map_err(|failure| match failure.class {
+        // Volumes are limited by quotas, too.
+        Class::Quota => Failure::new(Class::NoSpace, failure.message),
+        _ => failure,
+    })?;
+    lease.release()?;
+    Ok(filled)
+}
+
+fn copy_all(
+    root: Root,
+    closure: &[(Digest, u64)],
+    files: &BTreeMap<&Digest, (File, u64)>,
+    to: &Path,
+    touch: &dyn Fn() -> Result<(), StoreError>,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Filled, Failure> {
+    check_space(to, closure)?;
     let volume = Store::create_or_open(to)?;
     clear_attempts(to)?;
-
     let (total, done) = (root.size(), Cell::new(0));
     let moved = |bytes: u64| {
         done.set(done.get() + bytes);
         progress(done.get().min(total), total);
     };
-    for (digest, (file, size)) in &files {
-        copy(&volume, digest, *size, file, &moved).map_err(|failure| failure.of("the store"))?;
-        lease.touch()?;
+    for (digest, (file, size)) in files {
+        copy(&volume, digest, *size, file, &moved)?;
+        touch()?;
     }
     volume.sync_blobs()?;
     let ours = Root { store: volume.id().to_owned(), ..root };
     let linked = volume.link_root(&ours)?;
     let whole = |(digest, size): &(Digest, u64)| Ok::<_, StoreError>(volume.look(digest, *size)?.is_some());
-    for (digest, size) in &closure {
+    for (digest, size) in closure {
         let mut looks = 0;
         while !whole(&(digest.clone(), *size))? {
             looks += 1;
@@ -93,7 +110,6 @@ pub fn fill(
     volume.rewrite_index()?;
     clear_attempts(to)?;
     sync(to)?;
-    lease.release()?;
     Ok(Filled { store: volume.id().to_owned(), root: linked, bytes: total })
 }
 
@@ -148,8 +164,10 @@ fn copy(volume: &Store, digest: &Digest, size: u64, file: &File, moved: &dyn Fn(
         ingest.write(&piece[..read])?;
         moved(read as u64);
     }
-    ingest.finish()?;
-    Ok(())
+    ingest.finish().map_err(|e| match e {
+        StoreError::Content { .. } => Failure::from(e).of("the store"),
+        e => e.into(),
+    })
 }
 
 /// The whole file system, so that a snapshot of the volume has everything.
