@@ -174,6 +174,7 @@ pub struct ExportVolumeArgs {
     /// UID of the cache.
     #[arg(long)]
     pub cache: CacheKey,
+    /// The run that is reported.
     #[arg(long)]
     pub run: u64,
     /// Digest of the root that was credited.

@@ -120,8 +120,26 @@ fn pull_pods_reach_registries_and_names_and_no_metadata_service() {
 }
 
 #[test]
+fn pods_that_are_no_pulls_reach_nobody() {
+    let policies: Vec<NetworkPolicy> = documents("config/network-policy/worker.yaml")
+        .into_iter()
+        .map(|policy| serde_json::from_value(policy).unwrap())
+        .collect();
+    let role = |policy: &NetworkPolicy| {
+        let all = policy.spec.clone().unwrap().pod_selector.unwrap().match_expressions.unwrap();
+        all.into_iter().find(|one| one.key == keys::ROLE_LABEL).unwrap().operator
+    };
+    assert_eq!((role(&policies[0]).as_str(), role(&policies[1]).as_str()), ("DoesNotExist", "Exists"));
+    let closed = policies[1].spec.clone().unwrap();
+    assert_eq!(
+        (closed.ingress, closed.egress, closed.policy_types.unwrap().len()),
+        (Some(vec![]), Some(vec![]), 2)
+    );
+}
+
+#[test]
 fn every_manifest_is_listed_and_the_policies_are_no_part_of_the_plain_install() {
-    for folder in ["config", "config/network-policy"] {
+    for folder in ["config", "config/network-policy", "config/snapshots"] {
         let listed = documents(&format!("{folder}/kustomization.yaml")).remove(0);
         let listed: Vec<&str> =
             listed["resources"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
@@ -130,6 +148,6 @@ fn every_manifest_is_listed_and_the_policies_are_no_part_of_the_plain_install() 
             let name = file.file_name().unwrap().to_str().unwrap();
             assert!(name == "kustomization.yaml" || listed.contains(&name), "{folder}/{name}");
         }
-        assert!(!listed.contains(&"network-policy"));
+        assert!(!listed.contains(&"network-policy") && !listed.contains(&"snapshots"));
     }
 }

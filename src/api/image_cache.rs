@@ -340,6 +340,12 @@ pub struct LedgerSnapshot {
     /// Whether there was older content when that run was credited, which is served meanwhile.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub update: bool,
+    /// Hash of the content that was credited last: what a snapshot has to hold.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub wanted: String,
+    /// The run that brought it. Later ones found the same, and what is made from it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<i64>,
     /// The newest snapshot that was ready and bound both ways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken: Option<LedgerTaken>,
@@ -359,8 +365,11 @@ pub struct LedgerTaken {
     pub run: i64,
     /// UID of the VolumeSnapshot.
     pub uid: String,
-    /// The content that it was bound to.
+    /// The VolumeSnapshotContent that it was bound to.
     pub content: String,
+    /// Hash of what it holds.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub held: String,
 }
 
 /// A streak of losses.

@@ -39,7 +39,7 @@ const DEFAULT_STORAGE_CLASS: &str = "storageclass.kubernetes.io/is-default-class
 /// Without the right to watch one kind, work goes on without snapshots.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Classes change seldom, and many caches may ask at once.
-const CLASSES_LAST: Duration = Duration::from_secs(20);
+const CLASSES_LAST: Duration = Duration::from_secs(10);
 /// Longer than a watch may be silent; then the Job is in the store, or it is gone again.
 const SEEN_BY_THEN: Duration = Duration::from_mins(2);
 

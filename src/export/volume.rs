@@ -19,11 +19,10 @@ use crate::{
 /// Content that vanishes while it is copied is looked for again this often.
 const LAST_LOOKS: usize = 3;
 
-/// One run of one cache, as it was credited.
+/// What one cache holds, as it was credited.
 #[derive(Clone, Debug)]
 pub struct Credited<'a> {
     pub cache: &'a CacheKey,
-    pub run: u64,
     pub root: &'a Digest,
 }
 
@@ -42,16 +41,15 @@ pub fn fill(
     to: &Path,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Filled, Failure> {
-    let Credited { cache, run, root: digest } = credited;
-    let there = store.root(cache, *run)?.filter(|there| there.digest == **digest);
-    let Some(root) = there.map(|there| there.root) else {
-        let message = format!("run {run} of cache {cache} is not in the store as it was credited");
+    let Credited { cache, root: digest } = credited;
+    let Some(root) = store.root_by_digest(cache, digest)?.map(|there| there.root) else {
+        let message = format!("the credited root {digest} of cache {cache} is not in the store");
         return Err(Failure::new(Class::NotFound, message));
     };
     let closure: Vec<(Digest, u64)> =
         root.closure().into_iter().map(|(digest, size)| (digest.clone(), size)).collect();
     // Durable before anything is looked up. It ends when the copy is durable.
-    let lease = store.hold(&format!("export of {} run {run}", root.name), &closure)?;
+    let lease = store.hold(&format!("export of {} run {}", root.name, root.run), &closure)?;
     let mut files = BTreeMap::new();
     for (digest, size) in &closure {
         let file = store
@@ -59,24 +57,41 @@ pub fn fill(
             .ok_or_else(|| Failure::new(Class::NotFound, format!("{digest} is missing in the store")))?;
         files.insert(digest, (file, *size));
     }
-    check_space(to, &closure)?;
+    let filled = copy_all(root, &closure, &files, to, &|| lease.touch().map(drop), progress);
+    let filled = filled.map_err(|failure| match failure.class {
+        // Volumes are limited by quotas, too.
+        Class::Quota => Failure::new(Class::NoSpace, failure.message),
+        _ => failure,
+    })?;
+    lease.release()?;
+    Ok(filled)
+}
+
+fn copy_all(
+    root: Root,
+    closure: &[(Digest, u64)],
+    files: &BTreeMap<&Digest, (File, u64)>,
+    to: &Path,
+    touch: &dyn Fn() -> Result<(), StoreError>,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Filled, Failure> {
+    check_space(to, closure)?;
     let volume = Store::create_or_open(to)?;
     clear_attempts(to)?;
-
     let (total, done) = (root.size(), Cell::new(0));
     let moved = |bytes: u64| {
         done.set(done.get() + bytes);
         progress(done.get().min(total), total);
     };
-    for (digest, (file, size)) in &files {
-        copy(&volume, digest, *size, file, &moved).map_err(|failure| failure.of("the store"))?;
-        lease.touch()?;
+    for (digest, (file, size)) in files {
+        copy(&volume, digest, *size, file, &moved)?;
+        touch()?;
     }
     volume.sync_blobs()?;
     let ours = Root { store: volume.id().to_owned(), ..root };
     let linked = volume.link_root(&ours)?;
     let whole = |(digest, size): &(Digest, u64)| Ok::<_, StoreError>(volume.look(digest, *size)?.is_some());
-    for (digest, size) in &closure {
+    for (digest, size) in closure {
         let mut looks = 0;
         while !whole(&(digest.clone(), *size))? {
             looks += 1;
@@ -93,7 +108,6 @@ pub fn fill(
     volume.rewrite_index()?;
     clear_attempts(to)?;
     sync(to)?;
-    lease.release()?;
     Ok(Filled { store: volume.id().to_owned(), root: linked, bytes: total })
 }
 
@@ -148,8 +162,10 @@ fn copy(volume: &Store, digest: &Digest, size: u64, file: &File, moved: &dyn Fn(
         ingest.write(&piece[..read])?;
         moved(read as u64);
     }
-    ingest.finish()?;
-    Ok(())
+    ingest.finish().map_err(|e| match e {
+        StoreError::Content { .. } => Failure::from(e).of("the store"),
+        e => e.into(),
+    })
 }
 
 /// The whole file system, so that a snapshot of the volume has everything.

@@ -207,7 +207,7 @@ impl<'a> Course<'a> {
                 None
             }
             RunState::Succeeded(root, outcome) => {
-                self.await_snapshot(request);
+                self.await_snapshot(request, outcome);
                 self.ledger.credit(root, outcome, self.facts.mirror.as_ref(), self.ended(job));
                 self.outcome = Some(outcome);
                 None

@@ -9,6 +9,7 @@ mod edits;
 mod losses;
 mod refresh;
 mod settings;
+mod settle;
 mod snapshots;
 mod storage;
 mod walk;

@@ -11,8 +11,10 @@ use super::{Action, Course, JobId, SnapshotStep};
 use crate::{
     api::image_cache::{LedgerSnapshot, LedgerTaken, SnapshotStatus},
     model::{
+        digest::Digest,
         facts::{Facts, JobFact},
         judge::{CacheRequest, Judged},
+        report::{ImageOutcome, Outcome},
         retry::after,
         settings::Settings,
         snapshot::{Api, Said, Seen, SnapshotFact, VolumeFact, Wanted},
@@ -24,7 +26,7 @@ use crate::{
 pub(super) const PULLED: u8 = 80;
 pub(super) const EXPORTED: u8 = 95;
 /// A problem of the cluster is looked at again this often.
-pub(super) const AGAIN: Duration = Duration::from_mins(1);
+pub(super) const AGAIN: Duration = Duration::from_secs(30);
 
 /// What must be read live before `plan` is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,16 +85,21 @@ impl<'a> Course<'a> {
         self.ledger.snapshot.clone().unwrap_or_default()
     }
 
-    /// The open run is about to be credited.
-    pub(super) fn await_snapshot(&mut self, request: &CacheRequest) {
-        let update = self.has_content();
-        if self.settings.snapshots.is_some() && !request.flash {
-            let run = self.ledger.run;
-            let memory = self.memory();
-            (memory.awaited, memory.update) = (Some(run), update);
-        } else if let Some(memory) = &mut self.ledger.snapshot {
-            (memory.awaited, memory.update) = (None, false);
+    /// The open run is about to be credited. What was ready stays so when its registries were only asked anew.
+    pub(super) fn await_snapshot(&mut self, request: &CacheRequest, outcome: &Outcome) {
+        let on = self.settings.snapshots.is_some();
+        if !on && self.ledger.snapshot.is_none() {
+            return;
         }
+        let (run, update) = (self.ledger.run, self.has_content());
+        let refresh = self.ledger.root.is_some() && self.ledger.answered;
+        let memory = self.memory();
+        let ready = refresh && memory.awaited.is_none();
+        let wanted = held(request, outcome);
+        let since = memory.since.filter(|_| memory.wanted == wanted).unwrap_or(run);
+        (memory.wanted, memory.since) = (wanted, Some(since));
+        memory.awaited = (on && !request.flash && !ready).then_some(since);
+        memory.update = memory.awaited.is_some() && update;
     }
 
     /// Credited, and more than the first content that still waits for its snapshot.
@@ -160,7 +167,7 @@ impl<'a> Course<'a> {
         }
         let awaited = self.remembered().awaited;
         let flash = self.judged.request.as_ref().is_ok_and(|request| request.flash);
-        let waits = awaited.is_some() && awaited == self.ledger.root.as_ref().map(|root| root.run) && !flash;
+        let waits = awaited.is_some() && awaited == self.since() && !flash;
         let stage = match &said {
             None if waits => Stage::Snapshotting { failure: None, stalled: false },
             Some(said) if waits && !said.taken && said.percent.is_some() => {
@@ -189,7 +196,7 @@ impl<'a> Course<'a> {
                 _ => Said::working("Pulling", 0, "taken when the pull is complete"),
             };
         };
-        let run = number(root.run);
+        let run = self.target().unwrap_or_else(|| number(self.since().unwrap_or(root.run)));
         self.remove_exports(|job| job.run != run);
         self.remove_volumes(|volume| volume.run != run);
         // Two at once would hinder each other; one that is ready stays until the next one is.
@@ -214,9 +221,24 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// What is said where this run's snapshot was there before.
+    /// The run that brought the content that is there.
+    fn since(&self) -> Option<i64> {
+        let since = self.ledger.snapshot.as_ref().and_then(|memory| memory.since);
+        self.ledger.root.as_ref().map(|root| since.filter(|since| *since <= root.run).unwrap_or(root.run))
+    }
+
+    /// The older run whose snapshot holds just what was credited since.
+    fn target(&self) -> Option<u64> {
+        let memory = self.remembered();
+        let taken = memory.taken.filter(|taken| taken.held == memory.wanted)?;
+        let there = |snapshot: &SnapshotFact| snapshot.id.uid == taken.uid && !snapshot.deleting;
+        self.facts.snapshot.snapshots.iter().any(there).then(|| number(taken.run))
+    }
+
+    /// What is said where a snapshot of this content was there before.
     fn lost_or(&self, run: u64, said: Said) -> Said {
-        let was = self.remembered().taken.is_some_and(|taken| number(taken.run) == run);
+        let memory = self.remembered();
+        let was = memory.taken.is_some_and(|t| number(t.run) == run || t.held == memory.wanted);
         if !was || said.failure.is_some() {
             return said;
         }
@@ -246,6 +268,7 @@ impl<'a> Course<'a> {
                     run: i64::try_from(snapshot.run).unwrap_or(i64::MAX),
                     uid: snapshot.id.uid.clone(),
                     content: snapshot.content.clone().unwrap_or_default(),
+                    held: self.remembered().wanted,
                 };
                 let memory = self.memory();
                 (memory.taken, memory.failure) = (Some(taken), None);
@@ -374,6 +397,14 @@ impl<'a> Course<'a> {
             self.step(SnapshotStep::RemoveSnapshot(old.id.clone()));
         }
     }
+}
+
+/// A hash of all that a volume of this content holds and says.
+fn held(request: &CacheRequest, outcome: &Outcome) -> String {
+    let image = |image: &ImageOutcome| (image.reference.to_string(), image.digest.clone(), image.size);
+    let images: BTreeSet<_> = outcome.images.iter().map(image).collect();
+    let words = serde_json::to_vec(&(images, request.serve)).unwrap_or_default();
+    Digest::sha256(&words).hex()[..32].to_owned()
 }
 
 pub(super) fn id(job: &JobFact) -> JobId {
