@@ -14,7 +14,7 @@
 //! | [`acr`] | password-free pulls: the token chain of Alibaba Cloud | `registry`, `model`, `ops` |
 //! | [`store`] | the content-addressed folder | `model` |
 //! | [`pull`] | the worker: request in, store filled, progress out | `registry`, `store`, `model`, `ops` |
-//! | [`export`] | a cache as an OCI archive or layout, and back | `registry`, `store`, `model` |
+//! | [`export`] | a cache as an OCI archive or layout, and back; and on a volume of its own | `registry`, `store`, `model` |
 //! | [`gc`] | taking away what no cache needs | `store`, `model` |
 //! | [`mirror`] | the read-only registry in front of the store | `store`, `model`, `ops` |
 //! | [`local`] | the commands for people: `pull -f`, `ls`, `verify`, `rm`, `gc`, `export`, `import`, `convert`, `explain` | those above |

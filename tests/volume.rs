@@ -140,6 +140,65 @@ fn the_export_pod_reports_as_a_worker_does() {
     assert_eq!((progress.all.done, progress.all.total), (world.root.size(), world.root.size()));
 }
 
+fn export(world: &World, variable: &str, value: &str) -> Option<i32> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_imagecache"));
+    command.args(["--log=off", "export-volume", "--run=3", "--termination-log=/dev/null"]);
+    command.arg(format!("--volume={}", world.store.path().display()));
+    command.arg(format!("--to={}", world.target().display()));
+    command.args([format!("--cache={UID}"), format!("--root={}", world.digest)]);
+    command.env(variable, value).output().unwrap().status.code()
+}
+
+/// What every end leaves: no root that is not whole.
+fn is_whole_or_nothing(world: &World, point: u32) -> bool {
+    let Ok(volume) = Store::open(world.target()) else { return false };
+    let rooted = !volume.list_roots().unwrap().is_empty();
+    let (status, said) = imagecache(&["verify", world.target().to_str().unwrap()]);
+    assert_eq!(status, Some(0), "at {point}: {said}");
+    rooted
+}
+
+#[test]
+fn an_export_that_dies_at_any_of_its_changes_leaves_nothing_half_and_the_next_one_ends_it() {
+    let mut died = 0;
+    for point in 1.. {
+        let world = world();
+        let status = export(&world, "IMAGECACHE_DIE_AT", &point.to_string());
+        is_whole_or_nothing(&world, point);
+        if status == Some(0) {
+            break;
+        }
+        died += 1;
+        assert_eq!(export(&world, "IMAGECACHE_DIE_AT", "0"), Some(0), "after {point}");
+        assert!(is_whole_or_nothing(&world, point));
+        let (status, _) = imagecache(&["verify", world.store.path().to_str().unwrap()]);
+        assert_eq!(status, Some(0), "the store after {point}");
+        assert_eq!(fs::read_dir(world.target().join("ingest")).unwrap().count(), 0);
+    }
+    assert!(died > 20, "{died}");
+}
+
+#[test]
+fn a_disk_that_is_full_at_any_change_says_so_and_the_next_export_goes_on() {
+    let mut refused = 0;
+    for point in (1..).step_by(3) {
+        let world = world();
+        let errno = if point % 2 == 0 { "EDQUOT" } else { "ENOSPC" };
+        let status = export(&world, "IMAGECACHE_FAIL_AT", &format!("{point}+:{errno}"));
+        is_whole_or_nothing(&world, point);
+        if status == Some(0) {
+            break;
+        }
+        refused += 1;
+        // The lease is the store's: only its quota is a quota.
+        let classes = [Class::NoSpace, Class::Quota].map(|class| Some(i32::from(class.exit_code())));
+        assert!(classes.contains(&status), "{point}: {status:?}");
+        assert_eq!(export(&world, "IMAGECACHE_DIE_AT", "0"), Some(0), "after {point}");
+        assert!(is_whole_or_nothing(&world, point));
+    }
+    assert!(refused > 5, "{refused}");
+}
+
 #[test]
 fn progress_goes_up_to_the_whole_and_not_beyond() {
     let world = world();

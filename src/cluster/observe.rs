@@ -188,6 +188,7 @@ pub fn volume(claim: &PersistentVolumeClaim) -> VolumeFact {
         run: run_of(&claim.metadata),
         created: stamp(claim.metadata.creation_timestamp.as_ref()),
         deleting: claim.metadata.deletion_timestamp.is_some(),
+        finalizers: claim.metadata.finalizers.clone().unwrap_or_default(),
         phase: claim.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default(),
         bytes: requests.and_then(|all| snapshot::bytes(&all.get("storage")?.0)).unwrap_or_default(),
     }
@@ -200,6 +201,7 @@ pub fn snapshot(snapshot: &VolumeSnapshot) -> SnapshotFact {
         run: run_of(&snapshot.metadata),
         created: stamp(snapshot.metadata.creation_timestamp.as_ref()),
         deleting: snapshot.metadata.deletion_timestamp.is_some(),
+        finalizers: snapshot.metadata.finalizers.clone().unwrap_or_default(),
         class: snapshot.spec.volume_snapshot_class_name.clone(),
         // Without a content there is nothing that could be ready.
         ready: status.ready_to_use == Some(true) && status.bound_volume_snapshot_content_name.is_some(),

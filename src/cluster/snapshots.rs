@@ -157,12 +157,16 @@ impl Cluster {
         let Some(snapshots) = &self.snapshots else { return Ok(Seen::default()) };
         let Stores { exports, volumes, snapshots: taken } = &snapshots.stores;
         let key = uid.as_str();
+        // Labels alone are anybody's.
+        let ours = |meta: &kube::api::ObjectMeta| {
+            observe::cache_uid(meta) == Some(key) && observe::controller_uid(meta) == Some(key)
+        };
         let mut jobs: Vec<JobFact> = Vec::new();
-        for job in exports.state_filter(|job| observe::cache_uid(&job.metadata) == Some(key)) {
+        for job in exports.state_filter(|job| ours(&job.metadata)) {
             jobs.push(self.job_fact(&job, now).await?);
         }
-        let volumes = volumes.state_filter(|claim| observe::cache_uid(&claim.metadata) == Some(key));
-        let taken = taken.state_filter(|one| observe::cache_uid(&one.metadata) == Some(key));
+        let volumes = volumes.state_filter(|claim| ours(&claim.metadata));
+        let taken = taken.state_filter(|one| ours(&one.metadata));
         let mut seen = Seen {
             api: snapshots.api(),
             volumes: volumes.iter().map(|claim| observe::volume(claim)).collect(),

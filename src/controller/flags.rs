@@ -89,7 +89,7 @@ pub struct ControllerArgs {
     #[arg(long, value_name = "NAME", overrides_with = "snapshot_class")]
     pub snapshot_class: Option<String>,
     /// The StorageClass of the volumes that snapshots are taken of. Without it, the cluster's default.
-    #[arg(long, value_name = "NAME", requires = "snapshot_class")]
+    #[arg(long, value_name = "NAME", requires = "snapshot_class", overrides_with = "snapshot_storage_class")]
     pub snapshot_storage_class: Option<String>,
     #[command(flatten)]
     pub names: NameArgs,

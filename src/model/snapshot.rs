@@ -54,6 +54,8 @@ pub struct VolumeFact {
     pub run: u64,
     pub created: Timestamp,
     pub deleting: bool,
+    /// What keeps it, once it is being deleted.
+    pub finalizers: Vec<String>,
     /// `Bound`, `Pending` or `Lost`.
     pub phase: String,
     /// Bytes it was asked with.
@@ -66,6 +68,8 @@ pub struct SnapshotFact {
     pub run: u64,
     pub created: Timestamp,
     pub deleting: bool,
+    /// What keeps it, once it is being deleted.
+    pub finalizers: Vec<String>,
     pub class: Option<String>,
     /// The content it says that it is bound to.
     pub content: Option<String>,

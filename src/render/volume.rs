@@ -17,7 +17,8 @@ use crate::{
 const ACCESS: &str = "ReadWriteOnce";
 
 pub fn claim(run: Run<'_>, namespace: &str, bytes: u64, storage_class: &str) -> PersistentVolumeClaim {
-    let requests = BTreeMap::from([("storage".to_owned(), Quantity(bytes.to_string()))]);
+    let gib = format!("{}Gi", bytes.div_ceil(1 << 30));
+    let requests = BTreeMap::from([("storage".to_owned(), Quantity(gib))]);
     PersistentVolumeClaim {
         metadata: child(run, namespace, names::snapshot(run.cache, run.number)),
         spec: Some(PersistentVolumeClaimSpec {

@@ -102,6 +102,68 @@ fn a_cache_that_is_deleted_in_any_stage_of_its_snapshot_leaves_nothing() {
     }
 }
 
+/// Another install for as long as this lives.
+struct Patched;
+
+impl Patched {
+    fn with(arguments: &[&str]) -> Self {
+        let add = |argument: &&str| json!({"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": argument});
+        let patch = json!(arguments.iter().map(add).collect::<Vec<_>>()).to_string();
+        let patched = Self;
+        world().cluster.run(&[
+            "-n",
+            SYSTEM,
+            "patch",
+            "deployment",
+            "imagecache-controller",
+            "--type=json",
+            "-p",
+            &patch,
+        ]);
+        patched.rolled_out();
+        patched
+    }
+
+    fn rolled_out(&self) {
+        world().cluster.run(&[
+            "-n",
+            SYSTEM,
+            "rollout",
+            "status",
+            "deployment/imagecache-controller",
+            "--timeout=180s",
+        ]);
+    }
+}
+
+impl Drop for Patched {
+    fn drop(&mut self) {
+        world().cluster.run(&["apply", "-k", root().join(crate::INSTALL).to_str().unwrap()]);
+        self.rolled_out();
+    }
+}
+
+#[test]
+fn what_is_retained_stays_and_is_found_by_the_id_also_from_a_volume_that_is_bound_at_once() {
+    let world = world();
+    let _alone = world.alone();
+    let _patched = Patched::with(&["--snapshot-class=csi-retain", "--snapshot-storage-class=csi"]);
+    let cache = Cache::new(world, "retained");
+    world.apply(&cache.object);
+    let status = cache.wait_ready(world);
+    assert_eq!(
+        (status.text("/snapshot/deletionPolicy"), status.text("/snapshot/class")),
+        ("Retain", "csi-retain")
+    );
+    wait_settled(world, &status);
+    delete(world, &status);
+    let kept = contents(world, status.text("/imageCacheId"));
+    assert_eq!(kept, [status.text("/snapshot/contentName")]);
+    let delete = json!({"spec": {"deletionPolicy": "Delete"}}).to_string();
+    world.cluster.run(&["patch", "volumesnapshotcontent", &kept[0], "--type=merge", "-p", &delete]);
+    world.cluster.run(&["delete", "volumesnapshotcontent", &kept[0], "--timeout=60s"]);
+}
+
 #[test]
 fn children_that_were_left_behind_are_swept_with_their_snapshots() {
     let world = world();

@@ -337,7 +337,15 @@ fn the_default_class_is_the_one_of_the_volumes_driver() {
 fn an_export_that_fails_is_tried_again_by_the_usual_rules_and_counted_once() {
     let mut world = world();
     world.storage.broken = Some(Class::Unknown);
-    world = exported(world);
+    world = pulled(world);
+    world.reconcile();
+    world.reconcile();
+    world.storage.export_ends(world.now);
+    // Killed between the status and the removal of the Job, which is seen again.
+    let (judged, facts) = world.look().unwrap();
+    let plan = world.plan().unwrap();
+    world.apply(&judged, &facts, plan, 1);
+    assert_eq!(world.storage.exports.len(), 1);
     for _ in 0..3 {
         world.reconcile();
     }

@@ -96,6 +96,7 @@ impl Storage {
                     run: *run,
                     created: now,
                     deleting: false,
+                    finalizers: vec![],
                     phase,
                     bytes: *bytes,
                 });
@@ -123,6 +124,7 @@ impl Storage {
                     run: *run,
                     created: now,
                     deleting: false,
+                    finalizers: vec![],
                     class: Some(class.clone()),
                     content: None,
                     ready: false,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{
     Course, SnapshotStep,
-    snapshot::{AGAIN, EXPORTED, PULLED, id, number},
+    snapshot::{AGAIN, EXPORTED, PULLED, id, kept_by, number},
 };
 use crate::{
     api::image_cache::LedgerFailure,
@@ -38,9 +38,12 @@ impl<'a> Course<'a> {
                 return self.failed(failure);
             }
         }
-        let exports = |job: &JobFact| job.run == run;
-        if facts.exports.iter().any(exports) || volume.is_some_and(|volume| volume.deleting) {
-            return Said::working("Exporting", PULLED, "waits until what is left of an earlier try is gone");
+        if let Some(gone) = volume.filter(|volume| volume.deleting) {
+            let message = format!("waits until claim {} is gone{}", gone.id.name, kept_by(&gone.finalizers));
+            return Said::working("Exporting", PULLED, message);
+        }
+        if facts.exports.iter().any(|job| job.run == run) {
+            return Said::working("Exporting", PULLED, "waits until an earlier export is gone");
         }
         let Ok(request) = &self.judged.request else {
             return Said::working("Exporting", PULLED, "the object is not valid: nothing new is begun");

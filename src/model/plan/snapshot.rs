@@ -208,8 +208,9 @@ impl<'a> Course<'a> {
                     "Deleting",
                     EXPORTED,
                     format!(
-                        "VolumeSnapshot {} is being deleted; when it is gone it is taken again",
-                        gone.id.name
+                        "VolumeSnapshot {} is being deleted; when it is gone it is taken again{}",
+                        gone.id.name,
+                        kept_by(&gone.finalizers)
                     ),
                 ),
             ),
@@ -397,6 +398,10 @@ impl<'a> Course<'a> {
             self.step(SnapshotStep::RemoveSnapshot(old.id.clone()));
         }
     }
+}
+
+pub(super) fn kept_by(finalizers: &[String]) -> String {
+    if finalizers.is_empty() { String::new() } else { format!(" (kept by {})", finalizers.join(", ")) }
 }
 
 /// A hash of all that a volume of this content holds and says.
