@@ -15,6 +15,7 @@
 //! | [`logins`] | password-free logins: taken for a run, kept nowhere |
 //! | [`apply`] | a plan's actions |
 //! | [`remove`] | deletions, each with its preconditions |
+//! | [`pace`] | deletions of caches, so many a second |
 //! | [`server_clock`] | what the API server's clock says |
 //! | [`status`], [`events`] | what users see |
 
@@ -41,6 +42,7 @@ pub mod logins;
 pub mod logs;
 pub mod mirror;
 pub mod observe;
+pub mod pace;
 pub mod profiles;
 pub mod remove;
 pub mod secrets;
@@ -75,6 +77,8 @@ pub struct Cluster {
     pub logins: Arc<logins::Logins>,
     pub mirror: Arc<mirror::Mirror>,
     pub server_clock: Arc<server_clock::ServerClock>,
+    /// Of deletions of caches.
+    pub deletions: Arc<pace::Pacer>,
     pub profiles: Arc<profiles::Profiles>,
     /// The name of this process in events.
     pub identity: Arc<str>,

@@ -53,6 +53,7 @@ impl Context {
         let there: Vec<String> = caches.iter().map(|cache| cache.name_any()).collect();
         let uids: Vec<String> = caches.iter().filter_map(|cache| cache.uid()).collect();
         self.cluster.slots.tidy(|uid| uids.iter().any(|there| there == uid));
+        self.cluster.deletions.tidy(|uid| uids.iter().any(|there| there == uid));
         self.cluster.logins.tidy(|uid| uids.iter().any(|there| there == uid));
         lock(&self.errors).retain(|name, _| there.contains(name));
         lock(&self.reported).retain(|name, _| there.contains(name));
@@ -89,7 +90,11 @@ pub fn after_error(cache: Arc<Guarded>, error: &Error, context: Arc<Context>) ->
     let name = cache.name_any();
     if error.is_race() {
         tracing::debug!(cache = name, %error, "again");
-        return Next::requeue(if error.why == Why::NotDue { NOT_DUE } else { RACE });
+        return Next::requeue(match error.why {
+            Why::NotDue => NOT_DUE,
+            Why::NotItsTurn(wait) => wait,
+            _ => RACE,
+        });
     }
     let attempt = {
         let mut errors = lock(&context.errors);
