@@ -16,6 +16,7 @@
 //! | [`snapshots`] | snapshots of caches' own volumes |
 //! | [`apply`] | a plan's actions |
 //! | [`remove`] | deletions, each with its preconditions |
+//! | [`pace`] | deletions of caches, so many a second |
 //! | [`server_clock`] | what the API server's clock says |
 //! | [`status`], [`events`] | what users see |
 
@@ -42,6 +43,7 @@ pub mod logins;
 pub mod logs;
 pub mod mirror;
 pub mod observe;
+pub mod pace;
 pub mod profiles;
 pub mod remove;
 pub mod secrets;
@@ -77,6 +79,8 @@ pub struct Cluster {
     pub logins: Arc<logins::Logins>,
     pub mirror: Arc<mirror::Mirror>,
     pub server_clock: Arc<server_clock::ServerClock>,
+    /// Of deletions of caches.
+    pub deletions: Arc<pace::Pacer>,
     pub profiles: Arc<profiles::Profiles>,
     /// Where the operator wants any.
     pub snapshots: Option<Arc<snapshots::Snapshots>>,

@@ -79,6 +79,9 @@ impl Cluster {
     /// that jumped must not delete anything.
     pub(super) async fn delete_object(&self, name: &str, delete: &DeleteObject) -> Result<(), Error> {
         let doing = format!("delete imagecache {name}");
+        if let Err(wait) = self.deletions.turn(&delete.uid) {
+            return Err(Error::new(doing, Why::NotItsTurn(wait)));
+        }
         let Some((object, clock)) =
             found(call(format!("get imagecache {name}"), self.read_live(name)).await)?
         else {

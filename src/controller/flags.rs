@@ -63,6 +63,9 @@ pub struct ControllerArgs {
     /// Hours after which a cache that never was Ready and failed for good is deleted; 0 never.
     #[arg(long, value_name = "HOURS", default_value_t = 24)]
     pub failed_retention: u32,
+    /// Expired or failed caches that are deleted in a second, at most.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub max_deletions_per_second: u32,
     /// Reuse layers that the store has, where a cache does not say (always by the rules of permission).
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     pub reuse_default: bool,
@@ -139,6 +142,7 @@ impl ControllerArgs {
             pod_name: self.pod_name,
             worker_image: self.worker_image,
             store_claim: self.store_claim,
+            deletions_per_second: self.max_deletions_per_second,
             one_node: !self.store_on_all_nodes,
             mirror: self.mirror,
             auth_realms: self.auth_realm,

@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::{
     acr::{Acr, endpoints::Endpoints, identity::Identity},
-    cluster::{Cluster, fence::Fence, logins::Logins, mirror::Mirror, snapshots::Snapshots},
+    cluster::{Cluster, fence::Fence, logins::Logins, mirror::Mirror, pace::Pacer, snapshots::Snapshots},
     model::{reference::RegistryHost, settings::Settings},
     ops::{http, metrics::Metrics},
     render,
@@ -45,6 +45,8 @@ pub struct Config {
     pub one_node: bool,
     /// The base URL of the mirror.
     pub mirror: Option<Url>,
+    /// Caches that are deleted in a second, at most.
+    pub deletions_per_second: u32,
     pub auth_realms: Vec<(RegistryHost, String)>,
     /// The ConfigMap with the placement map.
     pub placement: String,
@@ -66,6 +68,7 @@ impl Config {
             store_claim: "imagecache-store".to_owned(),
             one_node: true,
             mirror: None,
+            deletions_per_second: 5,
             auth_realms: Vec::new(),
             placement: "imagecache-placement".to_owned(),
             acr: None,
@@ -123,6 +126,7 @@ pub async fn run_with(
         secret_reads: Arc::default(),
         logins: Arc::new(Logins::new(acr)),
         server_clock: Arc::default(),
+        deletions: Arc::new(Pacer::per_second(config.deletions_per_second)),
         mirror: Arc::new(Mirror::new(config.mirror)),
         profiles: Arc::default(),
         snapshots: settings.snapshots.as_ref().map(|_| Arc::new(Snapshots::new(watches.snapshot_stores()))),

@@ -56,6 +56,7 @@ impl Context {
         if let Some(snapshots) = &self.cluster.snapshots {
             snapshots.tidy(|uid| uids.iter().any(|there| there == uid));
         }
+        self.cluster.deletions.tidy(|uid| uids.iter().any(|there| there == uid));
         self.cluster.logins.tidy(|uid| uids.iter().any(|there| there == uid));
         lock(&self.errors).retain(|name, _| there.contains(name));
         lock(&self.reported).retain(|name, _| there.contains(name));
@@ -92,7 +93,11 @@ pub fn after_error(cache: Arc<Guarded>, error: &Error, context: Arc<Context>) ->
     let name = cache.name_any();
     if error.is_race() {
         tracing::debug!(cache = name, %error, "again");
-        return Next::requeue(if error.why == Why::NotDue { NOT_DUE } else { RACE });
+        return Next::requeue(match error.why {
+            Why::NotDue => NOT_DUE,
+            Why::NotItsTurn(wait) => wait,
+            _ => RACE,
+        });
     }
     let attempt = {
         let mut errors = lock(&context.errors);

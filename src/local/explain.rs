@@ -11,7 +11,7 @@ use super::{
     table::{Align, columns},
 };
 use crate::{
-    api::ImageCache,
+    api::{ImageCache, keys},
     cli::{ExplainArgs, Output},
     model::{
         annotations::{Annotations, Origin, Set, table::TABLE},
@@ -185,6 +185,12 @@ fn rows(cache: &ImageCache, request: &CacheRequest, seen: &Annotations, settings
     let days = request.retention_days.map_or("for ever".to_owned(), |days| format!("{days} days"));
     let kept = spec.retention_days.map(|_| "spec.retentionDays");
     row("kept", days, annotated(whence(seen.retention_days.as_ref()), kept, "default"));
+    if let Some(every) = &spec.refresh_interval {
+        row("refreshed", format!("at least every {every}"), "spec.refreshInterval".to_owned());
+    }
+    if let Some(value) = &request.refresh {
+        row("refreshed", format!("once for {value}"), keys::REFRESH.to_owned());
+    }
     let platforms = match request.platforms.as_slice() {
         [] => "those of the nodes".to_owned(),
         some => joined(some.iter().map(ToString::to_string)),
