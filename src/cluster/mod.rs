@@ -14,6 +14,7 @@
 //! | [`secrets`] | pull secrets: by name, only when needed |
 //! | [`logins`] | password-free logins: taken for a run, kept nowhere |
 //! | [`apply`] | a plan's actions |
+//! | [`collect`] | the gc Job, its list and its report |
 //! | [`remove`] | deletions, each with its preconditions |
 //! | [`status`], [`events`] | what users see |
 
@@ -32,6 +33,7 @@ use kube::{
 use crate::{api::ImageCache, render::Worker};
 
 pub mod apply;
+pub mod collect;
 pub mod error;
 pub mod events;
 pub mod fence;
@@ -73,6 +75,7 @@ pub struct Cluster {
     pub logins: Arc<logins::Logins>,
     pub mirror: Arc<mirror::Mirror>,
     pub profiles: Arc<profiles::Profiles>,
+    pub gc: Arc<collect::Memory>,
     /// The name of this process in events.
     pub identity: Arc<str>,
 }

@@ -11,12 +11,13 @@ use url::Url;
 
 use crate::{
     acr::{Acr, endpoints::Endpoints, identity::Identity},
-    cluster::{Cluster, fence::Fence, logins::Logins, mirror::Mirror},
+    cluster::{Cluster, collect::Memory, fence::Fence, logins::Logins, mirror::Mirror},
     model::{reference::RegistryHost, settings::Settings},
     ops::{http, metrics::Metrics},
     render,
 };
 
+pub mod collect;
 pub mod flags;
 pub mod health;
 pub mod leader;
@@ -98,11 +99,14 @@ pub async fn run_with(
     // Also ends the tasks when the start fails.
     let _ends = ending.clone().drop_guard();
     // Probes are answered first: they say what the start waits for.
+    let (gc, mirror) = (Arc::<Memory>::default(), Arc::new(Mirror::new(config.mirror.clone())));
     let report = health::Report {
         health: Arc::clone(&health),
         stores: watches.stores.clone(),
         fence: fence.clone(),
         metrics: Arc::clone(&metrics),
+        gc: Arc::clone(&gc),
+        mirror: Arc::clone(&mirror),
     };
     tasks.spawn(http::serve(listener, Arc::new(report), ending.clone()));
     let Some(worker) = startup::prepare(&client, &config, &health, &stop).await? else {
@@ -122,7 +126,8 @@ pub async fn run_with(
         logs: Arc::default(),
         secret_reads: Arc::default(),
         logins: Arc::new(Logins::new(acr)),
-        mirror: Arc::new(Mirror::new(config.mirror)),
+        mirror,
+        gc,
         profiles: Arc::default(),
         identity: Arc::clone(&identity),
     };

@@ -32,7 +32,7 @@ use crate::{
     api::keys,
     cluster::{Cluster, Guarded, Stores, observe, profiles::Source, slots},
     model::{platform::Platform, profile},
-    ops::metrics::Metrics,
+    ops::{clock, metrics::Metrics},
 };
 
 /// A watch that says nothing for five seconds more is taken for dead.
@@ -215,7 +215,10 @@ impl Shared {
 fn on_cache(shared: &Shared, event: &Event<Guarded>) {
     match event {
         Event::Apply(cache) => shared.bell.call(&cache.name_any()),
-        Event::Delete(_) => shared.call_for_a_slot(),
+        Event::Delete(_) => {
+            shared.cluster.gc.deleted(clock::now());
+            shared.call_for_a_slot();
+        }
         Event::InitDone => shared.bell.call_all(&shared.cluster.stores.caches),
         Event::Init | Event::InitApply(_) => {}
     }

@@ -114,7 +114,8 @@ impl<'a> Course<'a> {
 
     fn walk(&mut self) -> Walked {
         self.ledger.recover(self.facts.jobs.iter().map(|job| job.run).max().unwrap_or_default());
-        if self.facts.mirror.as_ref().is_some_and(|mirror| self.ledger.is_lost(mirror)) {
+        let lost = self.facts.mirror.as_ref().is_some_and(|mirror| self.ledger.is_lost(mirror));
+        if lost || self.ledger.is_gone(&self.facts.gc_broken) {
             self.ledger.lose(self.now);
         }
         let judged = self.judged;

@@ -10,13 +10,13 @@ use super::{
     judge::{CacheRequest, Judged},
     names,
     plan::Event,
-    report::{ImageOutcome, Outcome},
+    report::{ImageOutcome, Outcome, ReusedBy},
     stage::{Stage, Standing},
     text::{bytes, cut, images},
 };
 use crate::api::{
     ImageCacheStatus,
-    image_cache::{CacheEvent, ImageStatus, Ledger},
+    image_cache::{CacheEvent, ImageStatus, Ledger, ReusedBytes},
 };
 
 const MAX_EVENTS: usize = 50;
@@ -244,8 +244,20 @@ fn told(image: &ImageOutcome, before: impl Fn(&str) -> Option<ImageStatus>) -> I
         size: Some(to_i64(image.size)),
         pulled: Some(to_i64(image.pulled)),
         reused: Some(to_i64(image.reused)),
+        reused_by: reused_by(image.reused_by),
         error: None,
     }
+}
+
+fn reused_by(parts: ReusedBy) -> Option<ReusedBytes> {
+    let part = |n: u64| (n > 0).then(|| to_i64(n));
+    let told = ReusedBytes {
+        held: part(parts.held),
+        public: part(parts.public),
+        asked: part(parts.asked),
+        same_pull: part(parts.same_run),
+    };
+    (told != ReusedBytes::default()).then_some(told)
 }
 
 fn to_i64(n: u64) -> i64 {

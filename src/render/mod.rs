@@ -1,5 +1,5 @@
 //! What we create in the cluster: the pull Job and its two Secrets, made of a pull request and the operator's
-//! settings. Pure. Nothing a user writes reaches securityContext, hostPath, nodeName, service account or image.
+//! settings; the gc Job with its list of living caches. Pure. Nothing a user writes reaches securityContext, hostPath, nodeName, service account or image.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +17,7 @@ use crate::{
     model::{pod::WORKER_LABELS, reference::RegistryHost, request::CacheKey},
 };
 
+pub mod gc;
 pub mod job;
 mod place;
 pub mod secret;

@@ -247,6 +247,7 @@ impl World {
             digest: root.clone(),
             size: 10,
             pulled: 10,
+            reused_by: imagecache::model::report::ReusedBy::default(),
             reused: 0,
             public: true,
             failure: failure.clone(),

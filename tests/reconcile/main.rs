@@ -6,6 +6,7 @@
 mod acr;
 #[path = "../support/acr/mod.rs"]
 mod cloud;
+mod gc;
 mod leader;
 mod place;
 mod secrets;
@@ -87,6 +88,7 @@ impl World {
             secret_reads: Arc::default(),
             logins: Arc::default(),
             mirror: Arc::default(),
+            gc: Arc::default(),
             profiles: Arc::default(),
             identity: "test".into(),
         };
