@@ -207,6 +207,9 @@ pub struct ImageStatus {
     /// Bytes that were there already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reused: Option<i64>,
+    /// By which right they were used without fetching them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reused_by: Option<ReusedBytes>,
     /// Why the image could not be pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -225,6 +228,24 @@ pub struct PreviousDigest {
     pub digest: String,
     /// When it was found to be replaced.
     pub until: Time,
+}
+
+/// Reused bytes, by the right that allowed it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReusedBytes {
+    /// This cache held them from the same repository with the same credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<i64>,
+    /// They belong to an image that is proved to be public.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public: Option<i64>,
+    /// The registry answered that the cache's credentials may have them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<i64>,
+    /// Another image of this cache brought them in the same pull.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_pull: Option<i64>,
 }
 
 /// Something that happened while the cache was made.

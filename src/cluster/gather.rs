@@ -60,6 +60,7 @@ impl Cluster {
         let mut facts = Facts {
             jobs,
             mirror: self.mirror.fact(uid, now),
+            gc_broken: self.gc.broken(uid),
             queue,
             refused: self.slots.refusal(uid.as_str()),
             node_platforms: self.node_platforms(),

@@ -15,6 +15,7 @@
 //! | [`logins`] | password-free logins: taken for a run, kept nowhere |
 //! | [`snapshots`] | snapshots of caches' own volumes |
 //! | [`apply`] | a plan's actions |
+//! | [`collect`] | the gc Job, its list and its report |
 //! | [`remove`] | deletions, each with its preconditions |
 //! | [`pace`] | deletions of caches, so many a second |
 //! | [`server_clock`] | what the API server's clock says |
@@ -35,6 +36,7 @@ use kube::{
 use crate::{api::ImageCache, render::Worker};
 
 pub mod apply;
+pub mod collect;
 pub mod error;
 pub mod events;
 pub mod fence;
@@ -84,6 +86,7 @@ pub struct Cluster {
     pub profiles: Arc<profiles::Profiles>,
     /// Where the operator wants any.
     pub snapshots: Option<Arc<snapshots::Snapshots>>,
+    pub gc: Arc<collect::Memory>,
     /// The name of this process in events.
     pub identity: Arc<str>,
 }

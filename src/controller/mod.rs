@@ -11,12 +11,16 @@ use url::Url;
 
 use crate::{
     acr::{Acr, endpoints::Endpoints, identity::Identity},
-    cluster::{Cluster, fence::Fence, logins::Logins, mirror::Mirror, pace::Pacer, snapshots::Snapshots},
+    cluster::{
+        Cluster, collect::Memory, fence::Fence, logins::Logins, mirror::Mirror, pace::Pacer,
+        snapshots::Snapshots,
+    },
     model::{reference::RegistryHost, settings::Settings},
     ops::{http, metrics::Metrics},
     render,
 };
 
+pub mod collect;
 pub mod flags;
 pub mod health;
 pub mod leader;
@@ -101,11 +105,14 @@ pub async fn run_with(
     // Also ends the tasks when the start fails.
     let _ends = ending.clone().drop_guard();
     // Probes are answered first: they say what the start waits for.
+    let (gc, mirror) = (Arc::<Memory>::default(), Arc::new(Mirror::new(config.mirror.clone())));
     let report = health::Report {
         health: Arc::clone(&health),
         stores: watches.stores.clone(),
         fence: fence.clone(),
         metrics: Arc::clone(&metrics),
+        gc: Arc::clone(&gc),
+        mirror: Arc::clone(&mirror),
     };
     tasks.spawn(http::serve(listener, Arc::new(report), ending.clone()));
     let Some(worker) = startup::prepare(&client, &config, &health, &stop).await? else {
@@ -127,7 +134,8 @@ pub async fn run_with(
         logins: Arc::new(Logins::new(acr)),
         server_clock: Arc::default(),
         deletions: Arc::new(Pacer::per_second(config.deletions_per_second)),
-        mirror: Arc::new(Mirror::new(config.mirror)),
+        mirror,
+        gc,
         profiles: Arc::default(),
         snapshots: settings.snapshots.as_ref().map(|_| Arc::new(Snapshots::new(watches.snapshot_stores()))),
         identity: Arc::clone(&identity),

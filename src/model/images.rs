@@ -7,10 +7,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{
     judge::CacheRequest,
     plan::Event,
-    report::{ImageOutcome, Outcome},
+    report::{ImageOutcome, Outcome, ReusedBy},
     text::cut,
 };
-use crate::api::image_cache::{ImageStatus, Ledger, PreviousDigest};
+use crate::api::image_cache::{ImageStatus, Ledger, PreviousDigest, ReusedBytes};
 
 pub(super) const MAX_NAME: usize = 420;
 const MAX_ERROR: usize = 300;
@@ -92,6 +92,7 @@ impl Seen<'_> {
             size: Some(to_i64(image.size)),
             pulled: Some(to_i64(image.pulled)),
             reused: Some(to_i64(image.reused)),
+            reused_by: reused_by(image.reused_by),
             error: None,
             resolved,
             previous,
@@ -118,6 +119,17 @@ impl Seen<'_> {
             self.before(&cut(&image.reference.to_string(), MAX_NAME)).and_then(|old| old.digest.clone());
         !self.had || old != image.digest.as_ref().map(ToString::to_string)
     }
+}
+
+fn reused_by(parts: ReusedBy) -> Option<ReusedBytes> {
+    let part = |n: u64| (n > 0).then(|| to_i64(n));
+    let told = ReusedBytes {
+        held: part(parts.held),
+        public: part(parts.public),
+        asked: part(parts.asked),
+        same_pull: part(parts.same_run),
+    };
+    (told != ReusedBytes::default()).then_some(told)
 }
 
 pub(super) fn to_i64(n: u64) -> i64 {

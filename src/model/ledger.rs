@@ -1,6 +1,8 @@
 //! The transitions of the ledger, the controller's only memory. Each is a fact that was observed, written down before
 //! anything is done because of it.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -218,6 +220,11 @@ impl Ledger {
         let run = u64::try_from(root.run).unwrap_or_default();
         mirror.broken.contains(&run)
             || self.differs(mirror) && root.mirror_store_id.as_ref() != Some(&mirror.store)
+    }
+
+    /// Whether gc, which looks at the same volume as pulls do, did not find the credited content.
+    pub(super) fn is_gone(&self, broken: &BTreeSet<u64>) -> bool {
+        self.root.as_ref().is_some_and(|root| u64::try_from(root.run).is_ok_and(|run| broken.contains(&run)))
     }
 
     pub(super) fn lose(&mut self, now: Timestamp) {

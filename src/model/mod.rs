@@ -1,12 +1,15 @@
 //! The pure core: what we decide. Nothing here reads a clock, a file, the network or the environment.
 
 mod access;
+pub mod account;
 pub mod acr;
 pub mod action;
 pub mod advice;
 pub mod annotations;
 pub mod class;
 pub mod cloud;
+pub mod collect;
+pub mod collected;
 pub mod conditions;
 pub mod credentials;
 pub mod digest;
@@ -16,6 +19,7 @@ mod glob;
 mod images;
 pub mod judge;
 pub mod ledger;
+pub mod lines;
 pub mod live;
 pub mod lookup;
 pub mod names;

@@ -136,7 +136,8 @@ impl<'a> Course<'a> {
     fn walk(&mut self) -> Walked {
         let jobs = self.facts.jobs.iter().map(|job| job.run);
         self.ledger.recover(jobs.chain(self.facts.snapshot.runs()).max().unwrap_or_default());
-        if self.facts.mirror.as_ref().is_some_and(|mirror| self.ledger.is_lost(mirror)) {
+        let lost = self.facts.mirror.as_ref().is_some_and(|mirror| self.ledger.is_lost(mirror));
+        if lost || self.ledger.is_gone(&self.facts.gc_broken) {
             self.ledger.lose(self.now);
         }
         let judged = self.judged;

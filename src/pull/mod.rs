@@ -30,7 +30,7 @@ use tokio::task::block_in_place;
 
 use fetch::Fetcher;
 use meter::Meter;
-use permission::Holdings;
+use permission::{Holdings, Owner};
 use resolve::Resolved;
 
 use crate::{
@@ -39,9 +39,9 @@ use crate::{
         digest::Digest,
         failure::Failure,
         reference::{Reference, RegistryHost},
-        report::{ImageOutcome, Outcome},
+        report::{ImageOutcome, Outcome, ReusedBy},
         request::{Access, PullRequest},
-        root::{Entry, ROOT_FORMAT, Root, RootImage},
+        root::{ROOT_FORMAT, Root, RootImage},
     },
     registry::{Client, Config, CredentialSource},
     store::{self, Lease, Store, StoreError},
@@ -149,18 +149,18 @@ impl Pull {
         );
         let before = before.map(|root| root.images);
         let done = before.iter().flat_map(|images| sizes(images)).map(|(digest, _)| digest).collect();
-        let mut holdings =
-            Holdings::new(request, &self.credentials, &roots, lease.fetched_before(), self.now);
+        let holdings = self.holdings(&roots, &lease);
         let (images, documents) = match before {
             Some(images) => (images, BTreeMap::new()),
             None => self.resolve_all(&lease, &holdings, &roots, &pinned).await?,
         };
-        holdings.add_public(&images);
         let fetcher = Arc::new(Fetcher {
             store: self.store.clone(),
             client: self.client.clone(),
             lease: lease.clone(),
-            holdings,
+            holdings: Mutex::new(holdings),
+            credentials: self.credentials.clone(),
+            now: self.now,
             documents,
             images,
             reuse: request.reuse,
@@ -198,6 +198,14 @@ impl Pull {
             tracing::warn!(%error, "the pull is complete, but its leftovers or index.json are not as they should be");
         }
         Ok(root)
+    }
+
+    fn holdings(&self, roots: &[Root], lease: &Lease) -> Holdings {
+        let mut holdings = Holdings::default();
+        holdings.fetched_before(lease.fetched_before());
+        let owner = Owner { cache: &self.request.cache, credentials: &self.credentials };
+        roots.iter().for_each(|root| holdings.learn_root(root, &owner, self.now));
+        holdings
     }
 
     /// When content was lost: what this cache held and the store still has, but with wrong bytes.
@@ -357,11 +365,16 @@ impl Pull {
             told.public = image.public.is_some();
             told.resolved = Some(image.resolved);
             told.size = image.closure.iter().map(|entry| entry.size).sum();
-            let pulled = |entry: &&Entry| {
-                moved_by.get(&entry.digest) == Some(&index)
-                    && !self.meter.gauge(&entry.digest, entry.size).was_reused()
-            };
-            told.pulled = image.closure.iter().filter(pulled).map(|entry| entry.size).sum();
+            (told.pulled, told.reused_by) = (0, ReusedBy::default());
+            for entry in &image.closure {
+                let right = self.meter.gauge(&entry.digest, entry.size).reused_by();
+                let part = match right {
+                    _ if moved_by.get(&entry.digest) != Some(&index) => &mut told.reused_by.same_run,
+                    Some(right) => told.reused_by.of(right),
+                    None => &mut told.pulled,
+                };
+                *part += entry.size;
+            }
             told.reused = told.size - told.pulled;
         }
         outcome.resolved = images.iter().map(|image| image.resolved).min();
@@ -403,6 +416,7 @@ fn untouched(reference: &Reference) -> ImageOutcome {
         size: 0,
         pulled: 0,
         reused: 0,
+        reused_by: ReusedBy::default(),
         public: false,
         resolved: None,
         failure: None,

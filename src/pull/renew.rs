@@ -15,6 +15,7 @@ use crate::{
         digest::Digest,
         failure::Failure,
         reference::{Reference, Wanted},
+        report::Right,
         request::Resolve,
         root::{Root, RootImage},
     },
@@ -43,7 +44,7 @@ impl Pull {
         for (index, image) in root.images.iter().enumerate() {
             self.meter.image(index, &image.closure);
             for entry in &image.closure {
-                self.meter.gauge(&entry.digest, entry.size).reuse();
+                self.meter.gauge(&entry.digest, entry.size).reuse(Right::Held);
             }
         }
         let mut root = root.clone();

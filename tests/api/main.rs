@@ -7,6 +7,7 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod collect;
 mod definition;
 mod manifests;
 mod policy;

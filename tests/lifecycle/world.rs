@@ -368,6 +368,7 @@ impl World {
             digest: Some(digest.clone()),
             size: 10,
             pulled: 10,
+            reused_by: imagecache::model::report::ReusedBy::default(),
             reused: 0,
             public,
             resolved,

@@ -7,6 +7,7 @@ mod acr;
 #[path = "../support/acr/mod.rs"]
 mod cloud;
 mod expiry;
+mod gc;
 mod leader;
 mod place;
 mod secrets;
@@ -90,6 +91,7 @@ impl World {
             mirror: Arc::default(),
             server_clock: Arc::default(),
             deletions: Arc::new(Pacer::per_second(5)),
+            gc: Arc::default(),
             profiles: Arc::default(),
             snapshots: None,
             identity: "test".into(),

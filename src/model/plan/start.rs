@@ -21,7 +21,7 @@ impl Course<'_> {
         let hosts: BTreeSet<RegistryHost> = request.images.iter().map(Reference::host).cloned().collect();
         if !self.facts.queue.admits(&hosts, &request.eips, self.settings) {
             self.within(Duration::from_secs(15));
-            return Stage::Queued(self.facts.queue.held(&request.eips));
+            return Stage::Queued(self.facts.queue.why(&request.eips));
         }
         let written = self.seen.open && self.seen.run == self.ledger.run;
         if !written {
