@@ -9,6 +9,7 @@ mod cloud;
 mod gc;
 mod leader;
 mod place;
+mod quota;
 mod secrets;
 mod server;
 mod starts;
