@@ -23,7 +23,7 @@ use imagecache::{
 };
 use upstream::{Bearer, Fault, Login, Registry};
 
-const SECRET: [u8; 50_000] = [7; 50_000];
+static SECRET: [u8; 50_000] = [7; 50_000];
 
 /// Reached as the operator says: no override.
 fn request(registry: &Registry, cache: &str, run: u64, images: &[&str]) -> PullRequest {

@@ -59,7 +59,7 @@ pub async fn lead(context: &Arc<Context>, bell: &Bell, health: &Health, ended: i
         () = progress(context, bell, health) => {}
         () = mirror(context, bell) => {}
         () = sweep(context) => {}
-        () = collect(context, bell) => {}
+        () = Box::pin(collect(context, bell)) => {}
         () = &mut ended => {}
     }
     drop(over);

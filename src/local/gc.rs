@@ -53,7 +53,9 @@ pub fn run(args: &GcArgs) -> u8 {
 /// Whole in the log, and in brief where Kubernetes keeps it with the pod.
 fn leave(report: Report, file: &Path) -> u8 {
     let (lines, termination) = report.bounded().encode();
-    lines.iter().for_each(|line| print(line));
+    for line in &lines {
+        print(line);
+    }
     match fs::write(file, termination) {
         Ok(()) => 0,
         Err(error) => {
@@ -69,7 +71,7 @@ fn collect(args: &GcArgs, live: Option<&LiveList>) -> Result<Option<Report>, GcE
         Ok(store) => store,
         // Nothing was pulled yet, or the volume is another one: the controller has to know which.
         Err(StoreError::Absent(_)) if args.termination_log.is_some() => {
-            return not_here(live, String::new(), Space::of(&args.volume)?).map(Some);
+            return Ok(Some(not_here(live, String::new(), Space::of(&args.volume)?)));
         }
         Err(error) => return Err(error.into()),
     };
@@ -84,14 +86,14 @@ fn collect(args: &GcArgs, live: Option<&LiveList>) -> Result<Option<Report>, GcE
     }
     match gc::collect(&store, live, &settings, args.dry_run) {
         Err(GcError::OtherStore { ours, .. }) if args.termination_log.is_some() => {
-            not_here(live, ours, store.space()?).map(Some)
+            Ok(Some(not_here(live, ours, store.space()?)))
         }
         done => done.map(Some),
     }
 }
 
 /// The store that the list is for is not on this volume: nothing of what the cluster counts on is here.
-fn not_here(live: Option<&LiveList>, ours: String, space: Space) -> Result<Report, GcError> {
+fn not_here(live: Option<&LiveList>, ours: String, space: Space) -> Report {
     let credited = live.iter().flat_map(|list| &list.caches);
     let broken: Vec<Broken> = credited
         .filter_map(|(cache, credited)| {
@@ -107,7 +109,7 @@ fn not_here(live: Option<&LiveList>, ours: String, space: Space) -> Result<Repor
             list.store
         ));
     }
-    Ok(Report {
+    Report {
         store: ours,
         listed: live.is_some(),
         at: crate::ops::clock::now(),
@@ -116,7 +118,7 @@ fn not_here(live: Option<&LiveList>, ours: String, space: Space) -> Result<Repor
         refused,
         broken,
         ..Report::default()
-    })
+    }
 }
 
 fn read_list(args: &GcArgs) -> Result<Option<LiveList>, String> {

@@ -82,13 +82,13 @@ pub struct Record {
 impl Record {
     /// What is remembered of a Job that ended.
     pub fn of(job: &GcJob, result: Result<Report, String>, before: Option<&Self>, now: Timestamp) -> Self {
-        let troubled = result.as_ref().map_or(true, |report| !report.refused.is_empty());
+        let fine = result.as_ref().is_ok_and(|report| report.refused.is_empty());
         let troubles = before.map_or(0, |before| before.troubles);
         let mut record = Self {
             job: job.uid.clone(),
             started: job.created,
             ended: now,
-            troubles: if troubled { troubles.saturating_add(1) } else { 0 },
+            troubles: if fine { 0 } else { troubles.saturating_add(1) },
             failure: None,
             report: before.and_then(|before| before.report.clone()),
             reported: before.map(|before| before.reported).unwrap_or_default(),

@@ -204,7 +204,9 @@ impl Pull {
         let mut holdings = Holdings::default();
         holdings.fetched_before(lease.fetched_before());
         let owner = Owner { cache: &self.request.cache, credentials: &self.credentials };
-        roots.iter().for_each(|root| holdings.learn_root(root, &owner, self.now));
+        for root in roots {
+            holdings.learn_root(root, &owner, self.now);
+        }
         holdings
     }
 

@@ -170,7 +170,9 @@ mod tests {
     fn holdings(cache: &str, credentials: &str, roots: &[Root]) -> Holdings {
         let (mut holdings, cache) = (Holdings::default(), cache.parse().unwrap());
         let owner = Owner { cache: &cache, credentials };
-        roots.iter().for_each(|root| holdings.learn_root(root, &owner, Timestamp::UNIX_EPOCH));
+        for root in roots {
+            holdings.learn_root(root, &owner, Timestamp::UNIX_EPOCH);
+        }
         holdings
     }
 

@@ -244,7 +244,7 @@ mod tests {
         let list = LiveList {
             store: "0".repeat(32),
             last_gc: Some("1".repeat(32)),
-            caches: (0..2 * ENTRIES + 1).map(|i| (cache(i), credited())).collect(),
+            caches: (0..=2 * ENTRIES).map(|i| (cache(i), credited())).collect(),
         };
         let made = list.parts(ENTRIES);
         let mut job = job("ab", made.len(), &Pace::default(), &sample_worker());

@@ -10,6 +10,7 @@ mod expiry;
 mod gc;
 mod leader;
 mod place;
+mod quota;
 mod secrets;
 mod server;
 mod starts;
