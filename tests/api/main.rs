@@ -7,7 +7,9 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod clock;
 mod definition;
+mod life;
 mod manifests;
 mod policy;
 mod rights;
