@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use imagecache::model::{class::Class, facts::JobState, plan::Again, snapshot::Api};
+use imagecache::model::{
+    class::Class,
+    facts::JobState,
+    plan::{Again, Needs},
+    snapshot::Api,
+};
 
 use crate::{
     storage::{Storage, class},
@@ -105,7 +110,7 @@ fn a_settled_cache_with_a_snapshot_is_left_alone_and_nothing_is_read_for_it() {
     let plan = world.plan().unwrap();
     assert_eq!((plan.actions, plan.events, plan.again), (vec![], vec![], Again::OnChange));
     assert_eq!(plan.status, world.status());
-    assert_eq!(world.snapshot_needs(), Default::default(), "no class and no content is looked at again");
+    assert_eq!(world.snapshot_needs(), Needs::default(), "no class and no content is looked at again");
 }
 
 #[test]
