@@ -62,6 +62,15 @@ test-faults: root ## Disks that are full or fail, at every change of a pull, and
 test-soak: ## Pulls, gc, rm, a mirror and a reader with random kills, 10 minutes, then the same without locks.
 	IMAGECACHE_STORM_SECONDS=$(SECONDS_EACH) $(LONG_TEST) kills -- --nocapture --test-threads=1 pulls_gc_rm the_same_where
 
+.PHONY: test-collect
+test-collect: ## gc with lists of a cluster against pulls of old layers: each killed at each change, then both at random, 10 minutes.
+	IMAGECACHE_STORM_SECONDS=$(SECONDS_EACH) $(LONG_TEST) collect -- --nocapture --test-threads=1
+
+.PHONY: test-clock
+test-clock: cluster ## The controller under a clock that jumps (Debian package faketime), on a real API server.
+	RUSTFLAGS= cargo build --locked --target-dir target/dynamic
+	IMAGECACHE_DYNAMIC=$(CURDIR)/target/dynamic/debug/imagecache $(LONG_TEST) api -- --nocapture clock::
+
 .PHONY: test-together
 test-together: ## Several pulls at once on one store: bytes from upstream against unique ones.
 	$(LONG_TEST) together -- --nocapture

@@ -174,6 +174,7 @@ pub struct ExportVolumeArgs {
     /// UID of the cache.
     #[arg(long)]
     pub cache: CacheKey,
+    /// The run that is reported.
     #[arg(long)]
     pub run: u64,
     /// Digest of the root that was credited.
@@ -278,6 +279,9 @@ pub struct GcArgs {
     /// No age is waited for. Loses data on a network file system; for tests on a local one.
     #[arg(long, hide = true)]
     pub unsafe_no_waiting: bool,
+    /// As the pod of a Job: the report goes into the log and, in brief, into this file.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub termination_log: Option<PathBuf>,
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Output,
 }

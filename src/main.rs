@@ -7,6 +7,7 @@ use imagecache::{
     api,
     cli::{Cli, Command},
     controller, local, mirror,
+    model::class::EXIT_STOPPED,
     ops::{logging, out, shutdown},
     pull::worker,
 };
@@ -69,7 +70,14 @@ async fn run(command: Command) -> u8 {
         Command::Ls(args) => local::ls::run(&args),
         Command::Verify(args) => local::repair::run(args, stop).await,
         Command::Rm(args) => local::rm::run(&args),
-        Command::Gc(args) => local::gc::run(&args),
+        Command::Gc(args) => {
+            // It may end anywhere: what it was about to do the next one does.
+            let work = tokio::task::spawn_blocking(move || local::gc::run(&args));
+            tokio::select! {
+                status = work => status.unwrap_or(1),
+                () = stop.cancelled() => EXIT_STOPPED,
+            }
+        }
         Command::Export(args) => local::archive::run_export(&args),
         Command::Import(args) => local::archive::run_import(args),
         Command::Convert(args) => local::convert::run(&args),

@@ -124,6 +124,11 @@ fn the_rules_accept_what_is_right_and_say_what_to_write_instead_of_the_rest() {
         (json!({ "images": images(1), "retentionDays": 65536 }), None),
         (json!({ "images": images(1), "retentionDays": 0 }), Some("from 1 to 65536")),
         (json!({ "images": images(1), "retentionDays": 65537 }), Some("from 1 to 65536")),
+        (json!({ "images": images(1), "refreshInterval": "5m" }), None),
+        (json!({ "images": images(1), "refreshInterval": "999d" }), None),
+        (json!({ "images": images(1), "refreshInterval": "4m" }), Some("for example 12h or 7d")),
+        (json!({ "images": images(1), "refreshInterval": "1h30m" }), Some("for example 12h or 7d")),
+        (json!({ "images": images(1), "refreshInterval": "" }), Some("for example 12h or 7d")),
         (json!({ "images": images(1), "platforms": ["linux/arm/v7"] }), None),
         (json!({ "images": images(1), "platforms": ["arm64"] }), Some("os/architecture")),
     ] {
@@ -141,6 +146,19 @@ fn a_secret_that_the_rule_accepts_is_one_that_the_controller_reads() {
     {
         let mut cache = read("{apiVersion: x, kind: ImageCache, metadata: {}, spec: {images: [nginx]}}");
         cache.spec.image_pull_secrets = vec![text.into()];
+        let accepted = refused(&serde_json::to_value(&cache.spec).unwrap()).is_empty();
+        assert_eq!(judge(&cache, &Settings::default()).request.is_ok(), accepted, "{text}");
+    }
+}
+
+#[test]
+fn an_interval_that_the_rule_accepts_is_one_that_the_controller_reads() {
+    for text in [
+        "5m", "4m", "0m", "60m", "9999m", "10000m", "1h", "9999h", "7d", "999d", "1000d", "07d", "d", "1w",
+        " 1h",
+    ] {
+        let mut cache = read("{apiVersion: x, kind: ImageCache, metadata: {}, spec: {images: [nginx]}}");
+        cache.spec.refresh_interval = Some(text.into());
         let accepted = refused(&serde_json::to_value(&cache.spec).unwrap()).is_empty();
         assert_eq!(judge(&cache, &Settings::default()).request.is_ok(), accepted, "{text}");
     }

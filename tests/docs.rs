@@ -1,6 +1,7 @@
 //! Pages that are made from the code: `UPDATE_DOCS=1 cargo test --test docs` writes them again.
 #![allow(clippy::unwrap_used, clippy::format_push_string)]
 
+use imagecache::api::keys::REFRESH;
 use imagecache::model::{annotations::table::TABLE, class::Class, cloud::Cloud, request::Dialect};
 
 #[test]
@@ -40,6 +41,12 @@ fn the_page_of_annotations_is_what_the_table_says() {
             }
         }
     }
+    page += &format!(
+        "\n## Of this operator\n\n| key | value | does |\n|---|---|---|\n| `{REFRESH}` | any text | A value that was not \
+         there before asks the registries anew what the tags mean; only what changed is pulled, and the cache stays \
+         ready. Images named by digest are never asked for again. A cache that expired and was kept is pulled again. \
+         Beside it `spec.refreshInterval` does the same at intervals. |\n"
+    );
     compare("docs/annotations.md", &page);
 }
 

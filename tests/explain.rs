@@ -10,7 +10,7 @@ use std::{
 };
 
 use imagecache::{
-    api::ImageCache,
+    api::{ImageCache, keys::REFRESH},
     local::explain::{Explained, explain},
     model::{
         cloud::Cloud,
@@ -316,7 +316,7 @@ fn explain_says_where_defaults_come_from_and_shows_the_pod() {
         folder.path(),
         "cache.yaml",
         &format!(
-            "{MANIFEST}    k8s.aliyun.com/imc-size: \"30\"\n    k8s.aliyun.com/imc-sizes: \"1\"\nspec:\n  images: [nginx:1]\n"
+            "{MANIFEST}    k8s.aliyun.com/imc-size: \"30\"\n    k8s.aliyun.com/imc-sizes: \"1\"\n    {REFRESH}: \"2\"\nspec:\n  images: [nginx:1]\n  refreshInterval: 12h\n"
         ),
     );
     let profile = written(
@@ -331,6 +331,8 @@ fn explain_says_where_defaults_come_from_and_shows_the_pod() {
         "eci-profile",
         "vsw-7",
         "30.0 GiB",
+        "at least every 12h",
+        "once for 2",
         "did you mean k8s.aliyun.com/imc-size?",
         "PULL POD",
         "eci-vswitch",

@@ -191,6 +191,53 @@ async fn the_volume_turns_read_only() {
     at_any_change("EROFS", true).await;
 }
 
+/// Wherever a part of a pull breaks down, the pull ends, and what it leaves is as good as after a kill.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_pull_breaks_down() {
+    let registry = registry(17 * MIB).await;
+    tokio::task::spawn_blocking(move || {
+        let dir = tempfile::tempdir().unwrap();
+        let step: u32 = if std::env::var_os("IMAGECACHE_FAULTS").is_some() { 1 } else { 4 };
+        let mut at = 1 + rand::rng().random_range(0..step);
+        loop {
+            let volume = dir.path().join(format!("at-{at}"));
+            let mut command = pull(&volume, &registry, "app", "app:1");
+            let child = command.env("IMAGECACHE_FAIL_AT", format!("{at}:PANIC")).spawn().unwrap();
+            let output = ends(child);
+            let text = told(&output);
+            if !text.contains("IMAGECACHE_FAIL_AT") {
+                assert!(output.status.success(), "{text}");
+                break;
+            }
+            succeeds(pull(&volume, &registry, "app", "app:1"));
+            unharmed(&volume, &["local-app"]);
+            fs::remove_dir_all(&volume).unwrap();
+            at += step;
+        }
+        assert!(at > 60, "too few: the scene is not what it was");
+    })
+    .await
+    .unwrap();
+}
+
+/// What a process says that must end by itself. A generous limit tells one that waits for ever.
+fn ends(child: Child) -> Output {
+    let pid = rustix::process::Pid::from_child(&child);
+    let (over, told) = std::sync::mpsc::channel::<()>();
+    let guard = std::thread::spawn(move || {
+        let late =
+            told.recv_timeout(Duration::from_mins(2)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+        if late {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        late
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(over);
+    assert!(!guard.join().unwrap(), "it never ended: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
 /// Collectors that are refused one change, or that and all that follow, take nothing that is needed, and the next ones
 /// find their way.
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use imagecache::{
         credentials::Credentials,
         digest::Digest,
         report::Outcome,
-        request::{Access, Dialect, PullRequest, Transport},
+        request::{Access, PullRequest, Transport},
     },
     ops::clock,
     pull::{self, Pull, meter::Meter, worker},
@@ -28,27 +28,7 @@ fn request(registry: &Registry, cache: &str, run: u64, images: &[&str]) -> PullR
     let platforms = vec!["linux/amd64".parse().unwrap()];
     let access =
         BTreeMap::from([(registry.host(), Access { transport: Transport::PlainHttp, overridden: true })]);
-    PullRequest {
-        cache: cache.parse().unwrap(),
-        name: cache.to_owned(),
-        run,
-        inputs: String::new(),
-        images,
-        platforms,
-        size_limit: None,
-        access,
-        reuse: true,
-        public_registries: vec![],
-        credentials_over_http: true,
-        serve_private: false,
-        attestations: false,
-        referrers: false,
-        recheck: false,
-        dialect: Dialect::Eci,
-        lookup: imagecache::model::lookup::Lookup::default(),
-        acr_domains: BTreeMap::new(),
-    }
-    .with_inputs()
+    PullRequest { run, platforms, access, ..PullRequest::new(cache.parse().unwrap(), images) }.with_inputs()
 }
 
 fn pull(store: &Path, request: PullRequest) -> Pull {

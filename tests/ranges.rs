@@ -12,7 +12,7 @@ use imagecache::{
         credentials::Credentials,
         digest::Digest,
         reference::Reference,
-        request::{Access, Dialect, PullRequest, Transport},
+        request::{Access, PullRequest, Transport},
     },
     ops::clock,
     pull::{self, Pull, meter::Meter},
@@ -43,27 +43,8 @@ async fn pulled(registries: &[&Registry], images: Vec<Reference>, limits: Limits
     let access = Access { transport: Transport::PlainHttp, overridden: true };
     let access: BTreeMap<_, _> = registries.iter().map(|registry| (registry.host(), access)).collect();
     let platforms = vec!["linux/amd64".parse().unwrap()];
-    let request = PullRequest {
-        cache: "cache".parse().unwrap(),
-        name: "cache".to_owned(),
-        run: 1,
-        inputs: String::new(),
-        images,
-        platforms,
-        size_limit: None,
-        access,
-        reuse: true,
-        public_registries: vec![],
-        credentials_over_http: true,
-        serve_private: false,
-        attestations: false,
-        referrers: false,
-        recheck: false,
-        dialect: Dialect::Eci,
-        lookup: imagecache::model::lookup::Lookup::default(),
-        acr_domains: BTreeMap::new(),
-    }
-    .with_inputs();
+    let request =
+        PullRequest { platforms, access, ..PullRequest::new("cache".parse().unwrap(), images) }.with_inputs();
     let source = CredentialSource::Fixed(Credentials::default());
     let config = Config { limits, ..pull::client_config(&request, source, vec![]) };
     let folder = tempfile::tempdir().unwrap();

@@ -36,12 +36,7 @@ fn world() -> World {
 impl World {
     fn fill(&self) -> Result<Filled, Failure> {
         let cache = UID.parse().unwrap();
-        fill(
-            &self.store,
-            &Credited { cache: &cache, run: 3, root: &self.digest },
-            self.volume.path(),
-            &|_, _| (),
-        )
+        fill(&self.store, &Credited { cache: &cache, root: &self.digest }, self.volume.path(), &|_, _| ())
     }
 
     fn target(&self) -> &Path {
@@ -209,7 +204,7 @@ fn progress_goes_up_to_the_whole_and_not_beyond() {
     let world = world();
     let seen = RefCell::new(vec![]);
     let cache = UID.parse().unwrap();
-    let credited = Credited { cache: &cache, run: 3, root: &world.digest };
+    let credited = Credited { cache: &cache, root: &world.digest };
     fill(&world.store, &credited, world.target(), &|done, total| seen.borrow_mut().push((done, total)))
         .unwrap();
     let seen = seen.into_inner();

@@ -98,6 +98,15 @@ pub struct ImageCacheSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub referrers: Option<bool>,
 
+    /// How often the registries are asked anew what the tags mean, at least: a number and m, h or d, from 5m, such as
+    /// 12h or 7d. Only what changed is pulled, and the cache stays ready meanwhile. Without it tags are resolved when the
+    /// object is made or edited, and on request (annotation imagecaches.eci.alibabacloud.com/refresh).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 5))]
+    #[x_kube(validation = Rule::new("self.matches('^(([5-9]|[1-9][0-9]{1,3})m|[1-9][0-9]{0,3}h|[1-9][0-9]{0,2}d)$')")
+        .message("refreshInterval: write a number and m, h or d, from 5m, for example 12h or 7d"))]
+    pub refresh_interval: Option<String>,
+
     /// Who may pull the cache's private images from the mirror. Images that everybody may have are always served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serve: Option<Serve>,
@@ -148,12 +157,14 @@ pub struct ImageCacheStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Ready, Available, Reconciling and Stalled; where snapshots are taken, Snapshot too.
+    /// Ready, Available, Reconciling and Stalled; Fresh: whether the registries could last be asked what the tags mean;
+    /// where snapshots are taken, Snapshot too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 
-    /// What became of each image, in the order of the spec.
+    /// What became of each image, in the order of the spec. While an edit is not complete, images that only the old
+    /// content has follow.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<ImageStatus>,
 
@@ -196,9 +207,45 @@ pub struct ImageStatus {
     /// Bytes that were there already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reused: Option<i64>,
+    /// By which right they were used without fetching them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reused_by: Option<ReusedBytes>,
     /// Why the image could not be pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// When the registry last said that the name means this digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<Time>,
+    /// What the name meant before, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub previous: Vec<PreviousDigest>,
+}
+
+/// What the name of an image meant before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PreviousDigest {
+    /// The digest.
+    pub digest: String,
+    /// When it was found to be replaced.
+    pub until: Time,
+}
+
+/// Reused bytes, by the right that allowed it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReusedBytes {
+    /// This cache held them from the same repository with the same credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<i64>,
+    /// They belong to an image that is proved to be public.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public: Option<i64>,
+    /// The registry answered that the cache's credentials may have them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<i64>,
+    /// Another image of this cache brought them in the same pull.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_pull: Option<i64>,
 }
 
 /// Something that happened while the cache was made.
@@ -275,9 +322,24 @@ pub struct Ledger {
     /// Whether that success answered the last edit.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub answered: bool,
+    /// The end of its retention that was reached: the object is kept without content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired: Option<Time>,
     /// The failures since the last success or edit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<LedgerFailure>,
+    /// The first run for what is asked now: earlier ones do not answer it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub asked: i64,
+    /// The value of the refresh annotation that is answered when that run succeeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_refresh: Option<String>,
+    /// The value of the refresh annotation that was answered last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handled_refresh: Option<String>,
+    /// The refresh of the content that is under way, or that failed and is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<LedgerRefresh>,
     /// Since when a pull secret is missing or may not be used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets_missing: Option<Time>,
@@ -302,6 +364,9 @@ pub struct LedgerSnapshot {
     /// Hash of the content that was credited last: what a snapshot has to hold.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub wanted: String,
+    /// The run that brought it. Later ones found the same, and what is made from it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<i64>,
     /// The newest snapshot that was ready and bound both ways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken: Option<LedgerTaken>,
@@ -348,10 +413,44 @@ pub struct LedgerRoot {
     pub digest: String,
     /// When it was credited.
     pub at: Time,
+    /// Hash of what it was pulled for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub inputs: String,
+    /// When the registries last said what its names mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<Time>,
+    /// The oldest of the proofs that images of it are public, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proved: Option<Time>,
+    /// When a later edit was taken back: its runs may have left roots, which the store keeps until a newer one is
+    /// credited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_back: Option<Time>,
     /// The store the mirror spoke of at that time, if it was another one: then the mirror is behind, or on the wrong
     /// volume, and that alone does not mean that content was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror_store_id: Option<String>,
+}
+
+/// A refresh: the registries are asked anew, and the content stays until they have answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerRefresh {
+    /// The newest run that was opened for it.
+    pub run: i64,
+    /// The value of the refresh annotation that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// Whether only the proofs that images are public are renewed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub proofs: bool,
+    /// The failures since the registries last answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<LedgerFailure>,
+}
+
+fn is_zero(n: &i64) -> bool {
+    *n == 0
 }
 
 /// A streak of failures.

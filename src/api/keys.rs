@@ -26,7 +26,10 @@ pub const HOSTS: &str = "imagecaches.eci.alibabacloud.com/registry-hosts";
 /// On Jobs: the existing EIPs its pod holds, comma separated.
 pub const EIPS: &str = "imagecaches.eci.alibabacloud.com/eips";
 
-/// Prefix of our own keys. The user writes none of them on an ImageCache today.
+/// On an ImageCache, by the user: a new value asks the registries anew what the tags mean.
+pub const REFRESH: &str = "imagecaches.eci.alibabacloud.com/refresh";
+
+/// Prefix of our own keys.
 pub const OWN_PREFIX: &str = "imagecaches.eci.alibabacloud.com/";
 
 pub const FIELD_MANAGER: &str = "imagecache-controller";

@@ -220,7 +220,7 @@ fn owned<K: Resource<DynamicType = ()>>(there: &K, cache: &CacheKey) -> Result<(
     }
 }
 
-fn written_by_us() -> PostParams {
+pub(super) fn written_by_us() -> PostParams {
     PostParams { dry_run: false, field_manager: Some(FIELD_MANAGER.to_owned()) }
 }
 

@@ -43,6 +43,8 @@ pub enum Why {
     Login(String),
     #[error("its time has not come by the API server's clock")]
     NotDue,
+    #[error("others are deleted first; its turn comes in {} s", .0.as_secs())]
+    NotItsTurn(Duration),
 }
 
 impl Error {
@@ -66,6 +68,7 @@ impl Error {
             Why::Unusable(_) => "unusable",
             Why::Login(_) => "login",
             Why::NotDue => "not_due",
+            Why::NotItsTurn(_) => "not_its_turn",
         }
     }
 
@@ -76,7 +79,7 @@ impl Error {
 
     /// Nothing is wrong with the API server: the next pass sees more and goes on from there.
     pub fn is_race(&self) -> bool {
-        matches!(self.why, Why::Conflict | Why::NotLeader | Why::NotDue | Why::Login(_))
+        matches!(self.why, Why::Conflict | Why::NotLeader | Why::NotDue | Why::NotItsTurn(_) | Why::Login(_))
     }
 }
 

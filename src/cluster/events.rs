@@ -1,9 +1,9 @@
-//! Kubernetes events about an `ImageCache`. Made directly: kube's recorder keeps the first note of a reason for
+//! Kubernetes events about an `ImageCache`, or about the gc Job. Made directly: kube's recorder keeps the first note of a reason for
 //! minutes, and these notes differ. Names are derived, so a repeated request makes no second event.
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{core::v1::ObjectReference, events::v1::Event as KubeEvent},
+    api::{batch::v1::Job, core::v1::ObjectReference, events::v1::Event as KubeEvent},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
 use kube::{Api, Resource as _, api::PostParams};
@@ -31,12 +31,29 @@ pub struct About<'a> {
 impl Cluster {
     /// Best effort: what an event says is in status, too.
     pub async fn publish(&self, about: About<'_>, event: &Event, now: Timestamp) {
-        let made = render(about, event, now, &self.identity);
-        let api: Api<KubeEvent> = Api::namespaced(self.client.clone(), NAMESPACE);
+        self.create_event(about, render(about, event, now, &self.identity)).await;
+    }
+
+    /// The same about a Job of ours: what it says is in the `ConfigMap` of its name, too.
+    pub async fn publish_of_job(&self, about: About<'_>, event: &Event, now: Timestamp) {
+        let mut made = render(about, event, now, &self.identity);
+        let namespace = Some(self.worker.namespace.clone());
+        made.metadata.namespace.clone_from(&namespace);
+        if let Some(regarding) = &mut made.regarding {
+            regarding.namespace = namespace;
+            regarding.api_version = Some(Job::api_version(&()).into_owned());
+            regarding.kind = Some(Job::kind(&()).into_owned());
+        }
+        self.create_event(about, made).await;
+    }
+
+    async fn create_event(&self, about: About<'_>, made: KubeEvent) {
+        let namespace = made.metadata.namespace.clone().unwrap_or_default();
+        let api: Api<KubeEvent> = Api::namespaced(self.client.clone(), &namespace);
         let create = call("create event", api.create(&PostParams::default(), &made)).await;
         match create {
             Ok(_) | Err(Error { why: Why::AlreadyExists, .. }) => {}
-            Err(error) => tracing::warn!(cache = about.name, reason = event.reason, %error, "event lost"),
+            Err(error) => tracing::warn!(about = about.name, reason = made.reason, %error, "event lost"),
         }
     }
 }

@@ -60,6 +60,7 @@ impl Cluster {
         let mut facts = Facts {
             jobs,
             mirror: self.mirror.fact(uid, now),
+            gc_broken: self.gc.broken(uid),
             queue,
             refused: self.slots.refusal(uid.as_str()),
             node_platforms: self.node_platforms(),
@@ -69,6 +70,9 @@ impl Cluster {
             status,
             ..Facts::default()
         };
+        if plan::needs_clock(judged, &facts, settings, now) {
+            facts.server_clock = self.server_clock(&judged.object.name).await?;
+        }
         if plan::needs_secrets(judged, &facts, settings, now)
             && let Ok(request) = &judged.request
         {

@@ -149,6 +149,14 @@ impl Cluster {
         outcome
     }
 
+    /// As much of a log as a report may be; nothing if it cannot be read.
+    pub(super) async fn whole_report(&self, pod: &str) -> String {
+        self.tail(pod, OUTCOME_TAIL).await.unwrap_or_else(|error| {
+            tracing::warn!(pod, %error, "the log cannot be read");
+            String::new()
+        })
+    }
+
     async fn tail(&self, pod: &str, (lines, bytes): (i64, i64)) -> Result<String, Error> {
         let wanted = LogParams {
             container: Some(CONTAINER.to_owned()),

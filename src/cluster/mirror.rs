@@ -13,7 +13,11 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::net::TcpStream;
 use url::Url;
 
-use crate::model::{facts::MirrorFact, request::CacheKey, volume::VolumeReport};
+use crate::model::{
+    facts::MirrorFact,
+    request::CacheKey,
+    volume::{SeenRoot, VolumeReport},
+};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Some hundred bytes for each root.
@@ -63,6 +67,33 @@ impl Mirror {
             store: report.store.clone()?,
             broken: broken.map(|root| root.run).collect(),
         })
+    }
+
+    /// The store that the mirror serves, as far as known.
+    pub fn store(&self) -> Option<String> {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.as_ref().and_then(|(_, report)| report.store.clone())
+    }
+
+    /// The newest report, if it is not an old one.
+    pub fn volume(&self, now: Timestamp) -> Option<VolumeReport> {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = newest.as_ref().filter(|(read, _)| now.duration_since(*read) < FRESH);
+        fresh.map(|(_, report)| report.clone())
+    }
+
+    /// When it was read, and the bytes that roots name.
+    pub fn used(&self, now: Timestamp) -> Option<(Timestamp, u64)> {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = newest.as_ref().filter(|(read, _)| now.duration_since(*read) < FRESH);
+        fresh.map(|(read, report)| (*read, report.used))
+    }
+
+    /// The roots of a report that was read after this, if there is one.
+    pub fn roots_since(&self, since: Timestamp, now: Timestamp) -> Vec<SeenRoot> {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = newest.as_ref().filter(|(read, _)| *read > since && now.duration_since(*read) < FRESH);
+        fresh.map(|(_, report)| report.roots.clone()).unwrap_or_default()
     }
 
     /// Reads it once. Says whose facts changed; caches by UID.

@@ -15,7 +15,10 @@
 //! | [`logins`] | password-free logins: taken for a run, kept nowhere |
 //! | [`snapshots`] | snapshots of caches' own volumes |
 //! | [`apply`] | a plan's actions |
+//! | [`collect`] | the gc Job, its list and its report |
 //! | [`remove`] | deletions, each with its preconditions |
+//! | [`pace`] | deletions of caches, so many a second |
+//! | [`server_clock`] | what the API server's clock says |
 //! | [`status`], [`events`] | what users see |
 
 use std::sync::Arc;
@@ -33,6 +36,7 @@ use kube::{
 use crate::{api::ImageCache, render::Worker};
 
 pub mod apply;
+pub mod collect;
 pub mod error;
 pub mod events;
 pub mod fence;
@@ -41,9 +45,11 @@ pub mod logins;
 pub mod logs;
 pub mod mirror;
 pub mod observe;
+pub mod pace;
 pub mod profiles;
 pub mod remove;
 pub mod secrets;
+pub mod server_clock;
 pub mod slots;
 pub mod snapshots;
 pub mod status;
@@ -74,9 +80,13 @@ pub struct Cluster {
     pub secret_reads: Arc<secrets::Reads>,
     pub logins: Arc<logins::Logins>,
     pub mirror: Arc<mirror::Mirror>,
+    pub server_clock: Arc<server_clock::ServerClock>,
+    /// Of deletions of caches.
+    pub deletions: Arc<pace::Pacer>,
     pub profiles: Arc<profiles::Profiles>,
     /// Where the operator wants any.
     pub snapshots: Option<Arc<snapshots::Snapshots>>,
+    pub gc: Arc<collect::Memory>,
     /// The name of this process in events.
     pub identity: Arc<str>,
 }

@@ -79,6 +79,9 @@ impl Cluster {
     /// that jumped must not delete anything.
     pub(super) async fn delete_object(&self, name: &str, delete: &DeleteObject) -> Result<(), Error> {
         let doing = format!("delete imagecache {name}");
+        if let Err(wait) = self.deletions.turn(&delete.uid) {
+            return Err(Error::new(doing, Why::NotItsTurn(wait)));
+        }
         let Some((object, clock)) =
             found(call(format!("get imagecache {name}"), self.read_live(name)).await)?
         else {
@@ -96,6 +99,19 @@ impl Cluster {
         self.remove(&self.caches(), &meta).await?;
         tracing::info!(cache = name, reason = delete.reason, "ImageCache deleted");
         Ok(())
+    }
+
+    /// What the API server's clock says, from the answer about an object. For many that ask at once it is asked once.
+    pub(super) async fn server_clock(&self, name: &str) -> Result<Option<Timestamp>, Error> {
+        if let Some(known) = self.server_clock.now() {
+            return Ok(Some(known));
+        }
+        let read = found(call(format!("get imagecache {name}"), self.read_live(name)).await)?;
+        let clock = read.and_then(|(_, clock)| clock);
+        if let Some(clock) = clock {
+            self.server_clock.set(clock);
+        }
+        Ok(clock)
     }
 
     /// The object's metadata, and when the API server says it is.

@@ -16,10 +16,11 @@ use crate::{
     model::{
         annotations,
         facts::Queue,
-        queue::{Running, Waiter},
+        queue::{Running, Taken, Waiter},
         reference::Reference,
         settings::Settings,
     },
+    ops::clock,
 };
 
 /// Longer than a watch may be silent; then the Job is in the store, or it is gone again.
@@ -147,8 +148,37 @@ impl Turn<'_> {
             .filter_map(|cache| cluster.slots.waits(cache))
             .filter(|waiter| waiter.uid != uid && !served.contains(&waiter.uid))
             .collect();
-        Queue::of(&running, &waiting, &cluster.slots.waiter(me), settings)
+        let taken = taken(cluster, &uid, &served, settings);
+        Queue::of(&running, &waiting, taken, &cluster.slots.waiter(me), settings)
     }
+}
+
+/// What others hold. Bytes are those of the mirror's report, where each digest counts once, and of what was credited
+/// since; without one, what the caches say.
+fn taken(cluster: &Cluster, me: &str, served: &BTreeSet<String>, settings: &Settings) -> Taken {
+    let mut taken = Taken::default();
+    if settings.max_caches.is_none() && settings.max_store_bytes.is_none() {
+        return taken;
+    }
+    let reported = cluster.mirror.used(clock::now());
+    taken.bytes = reported.map_or(0, |(_, used)| used);
+    for cache in cluster.stores.caches.state() {
+        let uid = cache.uid().unwrap_or_default();
+        let status = cache.0.as_ref().ok().and_then(|cache| cache.status.as_ref());
+        let ledger = status.and_then(|status| status.ledger.as_ref());
+        let root = ledger.and_then(|ledger| ledger.root.as_ref());
+        if let Some(root) = root
+            && reported.is_none_or(|(read, _)| root.at.0 > read)
+        {
+            let size = status.and_then(|status| u64::try_from(status.size?).ok());
+            taken.bytes = taken.bytes.saturating_add(size.unwrap_or_default());
+        }
+        let has_place = root.is_some() || ledger.is_some_and(|ledger| ledger.answered && ledger.open);
+        if uid != me && (has_place || served.contains(&uid)) {
+            taken.caches = taken.caches.saturating_add(1);
+        }
+    }
+    taken
 }
 
 /// The caches that wait for a slot, those first whose turn it is.
@@ -175,7 +205,8 @@ fn waiter(cache: &ImageCache) -> Waiter {
         name: cache.name_any(),
         hosts: references.map(|reference| reference.host().clone()).collect(),
         eips: eips.into_iter().collect(),
-        first_try: ledger.is_none_or(|ledger| ledger.failure.is_none()),
+        fresh: ledger.is_none_or(|ledger| ledger.root.is_none() && !ledger.answered),
+        first_try: ledger.is_none_or(|ledger| ledger.failure.is_none() && !ledger.is_refreshing()),
         created: cache.creation_timestamp().map(|time| time.0).unwrap_or_default(),
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     acr::flags::{AcrArgs, AllowArgs},
     cli::{CloudArg, NameArgs, realm},
     model::{
+        collect::Pace,
         reference::RegistryHost,
         settings::{OnExpiry, Settings},
         snapshot::Wanted,
@@ -63,6 +64,24 @@ pub struct ControllerArgs {
     /// Hours after which a cache that never was Ready and failed for good is deleted; 0 never.
     #[arg(long, value_name = "HOURS", default_value_t = 24)]
     pub failed_retention: u32,
+    /// Expired or failed caches that are deleted in a second, at most.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub max_deletions_per_second: u32,
+    /// Caches that may have content; at this number new ones wait.
+    #[arg(long, value_name = "N")]
+    pub max_caches: Option<u32>,
+    /// Bytes that the store may hold, such as 500Gi; when it holds them new caches wait. A pull that runs is not cut off.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_store_bytes: Option<u64>,
+    /// Time between two collections of the store that nothing else calls for, such as 6h; 0 for none.
+    #[arg(long, value_name = "TIME", default_value = "6h", value_parser = time)]
+    pub gc_interval: Duration,
+    /// How long content that no cache needs stays in the store, such as 1h or 30m.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = time)]
+    pub gc_grace: Duration,
+    /// Ages inside the store are not waited for. Loses data on a network file system; for tests on a local one.
+    #[arg(long, hide = true)]
+    pub gc_unsafe_no_waiting: bool,
     /// Reuse layers that the store has, where a cache does not say (always by the rules of permission).
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     pub reuse_default: bool,
@@ -102,6 +121,38 @@ pub struct ControllerArgs {
     pub allow: AllowArgs,
 }
 
+/// As Kubernetes writes quantities.
+fn size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 8] = [
+        ("Ki", 1 << 10),
+        ("Mi", 1 << 20),
+        ("Gi", 1 << 30),
+        ("Ti", 1 << 40),
+        ("k", 1000),
+        ("M", 1_000_000),
+        ("G", 1_000_000_000),
+        ("T", 1_000_000_000_000),
+    ];
+    let unit = UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
+    let (number, factor) = unit.unwrap_or((text, 1));
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    bytes.ok_or_else(|| "write a number of bytes such as 500Gi, 2Ti or 1000000".to_owned())
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let time = text.parse::<jiff::SignedDuration>().map_err(|_| "write a time such as 6h, 90m or 0s");
+    // A bare 0 is what everybody writes.
+    let time = if text == "0" { Ok(jiff::SignedDuration::ZERO) } else { time };
+    Duration::try_from(time?).map_err(|_| "a time is not negative".to_owned())
+}
+
+fn pace(interval: Duration, grace: Duration, no_waiting: bool) -> Pace {
+    let pace =
+        Pace { interval: (!interval.is_zero()).then_some(interval), grace, no_waiting, ..Pace::default() };
+    let soon = Duration::from_secs(2);
+    if no_waiting { Pace { quiet: soon, patience: soon, first: soon, spacing: soon, ..pace } } else { pace }
+}
+
 impl ControllerArgs {
     pub fn config(self) -> Config {
         let identity = self.acr.identity();
@@ -124,6 +175,9 @@ impl ControllerArgs {
                 OnExpiryArg::Keep => OnExpiry::Keep,
             }),
             delete_failed_after: hours(self.failed_retention),
+            max_caches: self.max_caches,
+            max_store_bytes: self.max_store_bytes,
+            gc: pace(self.gc_interval, self.gc_grace, self.gc_unsafe_no_waiting),
             cloud: self.platform.into(),
             strict_placement: self.strict_placement,
             host_aliases: self.names.host_aliases.map(|aliases| aliases.0),
@@ -139,6 +193,7 @@ impl ControllerArgs {
             pod_name: self.pod_name,
             worker_image: self.worker_image,
             store_claim: self.store_claim,
+            deletions_per_second: self.max_deletions_per_second,
             one_node: !self.store_on_all_nodes,
             mirror: self.mirror,
             auth_realms: self.auth_realm,
@@ -146,6 +201,27 @@ impl ControllerArgs {
             acr: identity.map(|identity| (identity, self.acr.endpoints())),
             take_over: self.take_over,
             ..Config::new(self.namespace, self.listen)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_are_read_as_they_are_written_in_manifests() {
+        for (text, bytes) in [("0", 0), ("1000", 1000), ("500Gi", 500 << 30), ("2T", 2_000_000_000_000)] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for (text, seconds) in [("0", 0), ("6h", 21600), ("1h30m", 5400), ("45s", 45)] {
+            assert_eq!(time(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "-1", "5 apples", "99999999999Ti"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+        for text in ["", "-1h", "6", "soon"] {
+            assert!(time(text).is_err(), "{text}");
         }
     }
 }

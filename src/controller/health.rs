@@ -10,10 +10,12 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    cluster::{Stores, fence::Fence, observe},
+    cluster::{Stores, collect::Memory, fence::Fence, mirror::Mirror, observe},
+    model::collect::Record,
     ops::{
+        clock,
         http::Probes,
-        metrics::{Census, Metrics},
+        metrics::{Census, Metrics, StoreCensus},
     },
 };
 
@@ -61,6 +63,8 @@ pub struct Report {
     pub stores: Stores,
     pub fence: Fence,
     pub metrics: Arc<Metrics>,
+    pub gc: Arc<Memory>,
+    pub mirror: Arc<Mirror>,
 }
 
 impl Probes for Report {
@@ -97,6 +101,34 @@ impl Probes for Report {
             unreadable: caches.len() - readable.len(),
             pull_jobs: self.stores.jobs.state().iter().filter(|job| observe::is_running(job)).count(),
             leader: self.fence.is_open(),
+            // Only a leader's is the newest.
+            store: self.gc.record().filter(|_| self.fence.is_open()).and_then(|record| self.store(&record)),
+        })
+    }
+}
+
+impl Report {
+    fn store(&self, record: &Record) -> Option<StoreCensus> {
+        let report = record.report.as_ref()?;
+        let mirror = self.mirror.volume(clock::now());
+        let (capacity, free) =
+            mirror.map_or((report.capacity, report.free), |volume| (volume.capacity, volume.free));
+        let caches = report.caches.iter().map(|cache| {
+            let unique = cache.size.saturating_sub(cache.shared);
+            (cache.name.clone(), unique, cache.shared, cache.freed_if_deleted)
+        });
+        Some(StoreCensus {
+            capacity,
+            free,
+            blobs: vec![
+                ("rooted", report.rooted.bytes),
+                ("leased", report.leased.bytes),
+                ("young", report.young.bytes),
+                ("trash", report.waiting.bytes),
+            ],
+            caches: caches.collect(),
+            condemned_roots: report.condemned_roots,
+            reported: record.reported.as_second(),
         })
     }
 }

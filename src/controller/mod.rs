@@ -11,12 +11,16 @@ use url::Url;
 
 use crate::{
     acr::{Acr, endpoints::Endpoints, identity::Identity},
-    cluster::{Cluster, fence::Fence, logins::Logins, mirror::Mirror, snapshots::Snapshots},
+    cluster::{
+        Cluster, collect::Memory, fence::Fence, logins::Logins, mirror::Mirror, pace::Pacer,
+        snapshots::Snapshots,
+    },
     model::{reference::RegistryHost, settings::Settings},
     ops::{http, metrics::Metrics},
     render,
 };
 
+pub mod collect;
 pub mod flags;
 pub mod health;
 pub mod leader;
@@ -45,6 +49,8 @@ pub struct Config {
     pub one_node: bool,
     /// The base URL of the mirror.
     pub mirror: Option<Url>,
+    /// Caches that are deleted in a second, at most.
+    pub deletions_per_second: u32,
     pub auth_realms: Vec<(RegistryHost, String)>,
     /// The ConfigMap with the placement map.
     pub placement: String,
@@ -66,6 +72,7 @@ impl Config {
             store_claim: "imagecache-store".to_owned(),
             one_node: true,
             mirror: None,
+            deletions_per_second: 5,
             auth_realms: Vec::new(),
             placement: "imagecache-placement".to_owned(),
             acr: None,
@@ -98,11 +105,14 @@ pub async fn run_with(
     // Also ends the tasks when the start fails.
     let _ends = ending.clone().drop_guard();
     // Probes are answered first: they say what the start waits for.
+    let (gc, mirror) = (Arc::<Memory>::default(), Arc::new(Mirror::new(config.mirror.clone())));
     let report = health::Report {
         health: Arc::clone(&health),
         stores: watches.stores.clone(),
         fence: fence.clone(),
         metrics: Arc::clone(&metrics),
+        gc: Arc::clone(&gc),
+        mirror: Arc::clone(&mirror),
     };
     tasks.spawn(http::serve(listener, Arc::new(report), ending.clone()));
     let Some(worker) = startup::prepare(&client, &config, &health, &stop).await? else {
@@ -122,7 +132,10 @@ pub async fn run_with(
         logs: Arc::default(),
         secret_reads: Arc::default(),
         logins: Arc::new(Logins::new(acr)),
-        mirror: Arc::new(Mirror::new(config.mirror)),
+        server_clock: Arc::default(),
+        deletions: Arc::new(Pacer::per_second(config.deletions_per_second)),
+        mirror,
+        gc,
         profiles: Arc::default(),
         snapshots: settings.snapshots.as_ref().map(|_| Arc::new(Snapshots::new(watches.snapshot_stores()))),
         identity: Arc::clone(&identity),

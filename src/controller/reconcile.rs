@@ -10,7 +10,7 @@ use kube::{ResourceExt as _, core::error_boundary::InvalidObject, runtime::contr
 use tokio::time::Instant;
 
 use crate::{
-    api::{ImageCache, ImageCacheStatus},
+    api::{ImageCache, ImageCacheStatus, image_cache::ImageStatus},
     cluster::{Cluster, Error, Guarded, Why, events::About},
     model::{
         facts::Facts,
@@ -56,6 +56,7 @@ impl Context {
         if let Some(snapshots) = &self.cluster.snapshots {
             snapshots.tidy(|uid| uids.iter().any(|there| there == uid));
         }
+        self.cluster.deletions.tidy(|uid| uids.iter().any(|there| there == uid));
         self.cluster.logins.tidy(|uid| uids.iter().any(|there| there == uid));
         lock(&self.errors).retain(|name, _| there.contains(name));
         lock(&self.reported).retain(|name, _| there.contains(name));
@@ -92,7 +93,11 @@ pub fn after_error(cache: Arc<Guarded>, error: &Error, context: Arc<Context>) ->
     let name = cache.name_any();
     if error.is_race() {
         tracing::debug!(cache = name, %error, "again");
-        return Next::requeue(if error.why == Why::NotDue { NOT_DUE } else { RACE });
+        return Next::requeue(match error.why {
+            Why::NotDue => NOT_DUE,
+            Why::NotItsTurn(wait) => wait,
+            _ => RACE,
+        });
     }
     let attempt = {
         let mut errors = lock(&context.errors);
@@ -206,7 +211,12 @@ fn newly_pulled(old: &ImageCacheStatus, new: &ImageCacheStatus) -> u64 {
     if root(new).is_none() || root(new) == root(old) {
         return 0;
     }
-    let pulled = new.images.iter().filter_map(|image| u64::try_from(image.pulled?).ok());
+    // A refresh that finds an image unchanged says of it what was said before.
+    let same = |image: &&ImageStatus| {
+        let before = |old: &ImageStatus| old.name == image.name && old.digest == image.digest;
+        root(old).is_none() || !old.images.iter().any(before)
+    };
+    let pulled = new.images.iter().filter(same).filter_map(|image| u64::try_from(image.pulled?).ok());
     pulled.fold(0, u64::saturating_add)
 }
 
@@ -238,7 +248,7 @@ async fn unreadable(invalid: &InvalidObject, context: &Context) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::image_cache::{ImageStatus, Ledger, LedgerRoot};
+    use crate::api::image_cache::{Ledger, LedgerRoot};
 
     #[test]
     fn delays_grow_to_a_limit_and_never_below_half() {
@@ -254,6 +264,10 @@ mod tests {
             digest: "sha256:x".into(),
             at: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH),
             mirror_store_id: None,
+            inputs: String::new(),
+            resolved: None,
+            proved: None,
+            taken_back: None,
         };
         let images = vec![
             ImageStatus { pulled: Some(40), ..ImageStatus::default() },

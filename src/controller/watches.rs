@@ -37,7 +37,7 @@ use crate::{
         snapshots::{self, Kind},
     },
     model::{platform::Platform, profile, snapshot},
-    ops::metrics::Metrics,
+    ops::{clock, metrics::Metrics},
 };
 
 /// A watch that says nothing for five seconds more is taken for dead.
@@ -329,7 +329,10 @@ fn refusal(error: &watcher::Error) -> Option<snapshot::Api> {
 fn on_cache(shared: &Shared, event: &Event<Guarded>) {
     match event {
         Event::Apply(cache) => shared.bell.call(&cache.name_any()),
-        Event::Delete(_) => shared.call_for_a_slot(),
+        Event::Delete(_) => {
+            shared.cluster.gc.deleted(clock::now());
+            shared.call_for_a_slot();
+        }
         Event::InitDone => shared.bell.call_all(&shared.cluster.stores.caches),
         Event::Init | Event::InitApply(_) => {}
     }

@@ -9,6 +9,7 @@ use kube::{ResourceExt as _, runtime::applier};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
+    collect::collect,
     health::Health,
     reconcile::{Context, after_error, reconcile},
     watches::Bell,
@@ -58,6 +59,7 @@ pub async fn lead(context: &Arc<Context>, bell: &Bell, health: &Health, ended: i
         () = progress(context, bell, health) => {}
         () = mirror(context, bell) => {}
         () = sweep(context) => {}
+        () = Box::pin(collect(context, bell)) => {}
         () = &mut ended => {}
     }
     drop(over);
@@ -157,7 +159,7 @@ async fn remove_orphan(cluster: &Cluster, job: &Job) -> Result<(), Error> {
     cluster.remove_run(&uid, fact.run, &id).await
 }
 
-fn every(period: Duration) -> tokio::time::Interval {
+pub(super) fn every(period: Duration) -> tokio::time::Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks

@@ -19,11 +19,10 @@ use crate::{
 /// Content that vanishes while it is copied is looked for again this often.
 const LAST_LOOKS: usize = 3;
 
-/// One run of one cache, as it was credited.
+/// What one cache holds, as it was credited.
 #[derive(Clone, Debug)]
 pub struct Credited<'a> {
     pub cache: &'a CacheKey,
-    pub run: u64,
     pub root: &'a Digest,
 }
 
@@ -42,16 +41,15 @@ pub fn fill(
     to: &Path,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Filled, Failure> {
-    let Credited { cache, run, root: digest } = credited;
-    let there = store.root(cache, *run)?.filter(|there| there.digest == **digest);
-    let Some(root) = there.map(|there| there.root) else {
-        let message = format!("run {run} of cache {cache} is not in the store as it was credited");
+    let Credited { cache, root: digest } = credited;
+    let Some(root) = store.root_by_digest(cache, digest)?.map(|there| there.root) else {
+        let message = format!("the credited root {digest} of cache {cache} is not in the store");
         return Err(Failure::new(Class::NotFound, message));
     };
     let closure: Vec<(Digest, u64)> =
         root.closure().into_iter().map(|(digest, size)| (digest.clone(), size)).collect();
     // Durable before anything is looked up. It ends when the copy is durable.
-    let lease = store.hold(&format!("export of {} run {run}", root.name), &closure)?;
+    let lease = store.hold(&format!("export of {} run {}", root.name, root.run), &closure)?;
     let mut files = BTreeMap::new();
     for (digest, size) in &closure {
         let file = store

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     model::{
+        collected::Broken,
         digest::Digest,
         live::{Credited, LiveList},
         request::CacheKey,
@@ -54,6 +55,8 @@ pub struct Judgement {
     pub doomed: BTreeMap<RootName, Why>,
     /// Why no blob may be swept.
     pub refused: Vec<String>,
+    /// What the cluster counts on and will never find here as it was.
+    pub broken: Vec<Broken>,
 }
 
 /// Roots of caches made by hand are judged by the store itself, those of the cluster only by its list.
@@ -72,8 +75,8 @@ pub fn judge(found: &[Found], live: Option<&LiveList>) -> Judgement {
                 Some(None) => damaged(runs),
                 Some(Some(credited)) => match listed(runs, credited) {
                     Ok(verdicts) => verdicts,
-                    Err(reason) => {
-                        judgement.refused.push(refusal(cache, credited.run, reason));
+                    Err(why) => {
+                        judgement.refuse(cache, credited.run, &why);
                         continue;
                     }
                 },
@@ -84,14 +87,33 @@ pub fn judge(found: &[Found], live: Option<&LiveList>) -> Judgement {
     let credits = live.into_iter().flat_map(|list| &list.caches);
     for (cache, credited) in credits.filter(|(cache, _)| !caches.contains_key(cache)) {
         if let Some(credited) = credited {
-            judgement.refused.push(refusal(cache, credited.run, "is missing"));
+            judgement.refuse(cache, credited.run, &Missed::Gone("is missing"));
         }
     }
     judgement
 }
 
-fn refusal(cache: &CacheKey, run: u64, reason: &str) -> String {
-    format!("run {run} of cache {cache}, which the cluster counts on, {reason}: is this the right store?")
+/// Why a credited root does not count.
+enum Missed {
+    /// It will not come back.
+    Gone(&'static str),
+    /// A newer version, or a disk that recovers, may read it.
+    Unreadable,
+}
+
+impl Judgement {
+    fn refuse(&mut self, cache: &CacheKey, run: u64, why: &Missed) {
+        let reason = match why {
+            Missed::Gone(reason) => reason,
+            Missed::Unreadable => "cannot be read",
+        };
+        self.refused.push(format!(
+            "run {run} of cache {cache}, which the cluster counts on, {reason}: is this the right store?"
+        ));
+        if let Missed::Gone(reason) = why {
+            self.broken.push(Broken { cache: cache.clone(), run, reason: (*reason).to_owned() });
+        }
+    }
 }
 
 type Verdicts = Vec<(u64, Why)>;
@@ -109,16 +131,17 @@ fn by_hand(runs: &BTreeMap<u64, &State>) -> Verdicts {
 
 /// Of a listed cache the credited run lives, and what is above it. Older ones go only while the credited one is what
 /// the list says: after a restore of an old volume they may be all there is.
-fn listed(runs: &BTreeMap<u64, &State>, credited: &Credited) -> Result<Verdicts, &'static str> {
+fn listed(runs: &BTreeMap<u64, &State>, credited: &Credited) -> Result<Verdicts, Missed> {
     match runs.get(&credited.run) {
-        None => Err("is missing"),
+        None => Err(Missed::Gone("is missing")),
         Some(State::Intact { digest, .. }) if *digest == credited.root => {
             let mut verdicts = damaged(runs);
             verdicts.extend(superseded(runs, credited.run));
             Ok(verdicts)
         }
-        Some(State::Intact { .. }) => Err("is another one here"),
-        Some(_) => Err("cannot be read"),
+        Some(State::Intact { .. }) => Err(Missed::Gone("is another one here")),
+        Some(State::Damaged(_)) => Err(Missed::Gone("is damaged")),
+        Some(State::Unreadable(_)) => Err(Missed::Unreadable),
     }
 }
 

@@ -13,13 +13,15 @@ use std::{
 
 use blobs::Needed;
 use judge::{Found, Judgement, State};
-use report::{Amount, Report, RootReport};
 
 use crate::{
-    model::live::LiveList,
+    model::{
+        collected::{Broken, Remains, Report, RootReport},
+        digest::Digest,
+        live::LiveList,
+    },
     store::{
-        ListedRoot, Mark, Store, StoreError, StoredBlob, StoredRoot, Trashed, condemned::RootName,
-        remains::Remains, trash,
+        ListedRoot, Mark, Store, StoreError, StoredBlob, StoredRoot, Trashed, condemned::RootName, trash,
     },
 };
 
@@ -83,6 +85,7 @@ struct Gc<'a> {
 #[derive(Default)]
 struct Marked {
     needed: Needed,
+    roots: Vec<StoredRoot>,
     stale: Vec<String>,
     refused: Vec<String>,
 }
@@ -103,7 +106,7 @@ impl Gc<'_> {
         let mut refused = [judgement.refused, first.refused].concat();
         let sorted = blobs::candidates(store.blobs_there()?, &first.needed, now, self.settings.grace);
         let candidates = if refused.is_empty() { sorted.candidates.as_slice() } else { &[] };
-        let taken_out = Amount::there(candidates);
+        let taken_out = report::there(candidates);
         let moved = self.move_to_trash(candidates)?;
 
         // What was said while the candidates moved counts as if it had been said before.
@@ -118,27 +121,39 @@ impl Gc<'_> {
             trash.waiting.append(&mut trash.unlink);
         }
         let unfinished = self.leftovers(&fresh.needed, &first.stale, now)?;
+        let broken = [judgement.broken, self.incomplete(live, &fresh.roots, &sorted.rooted)?].concat();
+        let space = store.space()?;
+        let condemned = || roots.iter().filter(|root| !root.removed);
         Ok(Report {
             gc: self.name.clone(),
             store: store.id().to_owned(),
             dry_run: self.dry_run,
-            freed: Amount::trashed(&trash.unlink),
+            listed: live.is_some(),
+            at: report::timestamp(now).unwrap_or_default(),
+            freed: report::trashed(&trash.unlink),
             unfinished,
             taken_out,
-            put_back: Amount::trashed(&trash.put_back),
-            waiting: Amount::trashed(&trash.waiting),
+            put_back: report::trashed(&trash.put_back),
+            waiting: report::trashed(&trash.waiting),
             waiting_until: report::first(
                 trash.waiting.iter().map(|blob| blob.moved.unwrap_or(now)),
                 self.settings.trash,
             ),
-            rooted: Amount::there(&sorted.rooted),
-            leased: Amount::there(&sorted.leased),
-            young: Amount::there(&sorted.young),
+            rooted: report::there(&sorted.rooted),
+            leased: report::there(&sorted.leased),
+            young: report::there(&sorted.young),
             young_until: report::first(sorted.young.iter().map(|blob| blob.modified), self.settings.grace),
             live_roots: found.len() - judgement.doomed.len(),
-            roots,
+            removed_roots: removed.len(),
+            condemned_roots: condemned().count(),
+            condemned_until: condemned().filter_map(|root| root.until).min(),
             stale_leases: first.stale.len(),
+            capacity: space.capacity,
+            free: space.free,
             refused,
+            broken,
+            caches: report::caches(fresh.roots.iter().map(|stored| &stored.root)),
+            roots,
         })
     }
 
@@ -186,6 +201,32 @@ impl Gc<'_> {
         Ok(true)
     }
 
+    /// Credited roots that are what the list says, and whose content is not all there.
+    fn incomplete(
+        &self,
+        live: Option<&LiveList>,
+        roots: &[StoredRoot],
+        there: &[StoredBlob],
+    ) -> Result<Vec<Broken>, StoreError> {
+        let there: BTreeMap<&Digest, u64> = there.iter().map(|blob| (&blob.digest, blob.size)).collect();
+        let mut broken = Vec::new();
+        for stored in roots {
+            let (cache, run) = (&stored.root.cache, stored.root.run);
+            let credited = live.and_then(|list| list.caches.get(cache)?.as_ref());
+            if credited.is_none_or(|credited| credited.run != run || credited.root != stored.digest) {
+                continue;
+            }
+            for (digest, size) in stored.root.closure() {
+                if there.get(digest) != Some(&size) && self.store.find(digest, size)?.is_none() {
+                    let reason = format!("{digest} is missing");
+                    broken.push(Broken { cache: cache.clone(), run, reason });
+                    break;
+                }
+            }
+        }
+        Ok(broken)
+    }
+
     /// Marks what is doomed, unmarks what is not, and removes those roots whose time has come. Last it notes which
     /// marks it saw: the list that names this run is newer than all of them.
     fn condemn(
@@ -225,7 +266,7 @@ impl Gc<'_> {
                 noted.insert(root.clone());
             }
             let since = mark.map_or(now, |mark| mark.since);
-            reports.push(RootReport::new(root, why, goes, Some(since + self.settings.condemned)));
+            reports.push(report::root(root, why, goes, Some(since + self.settings.condemned)));
         }
         if !self.dry_run {
             if !noted.is_empty() {
@@ -252,7 +293,10 @@ impl Gc<'_> {
         for ListedRoot { cache, run, root } in self.store.roots()? {
             match root {
                 _ if self.dry_run && removed.contains(&(cache.clone(), run)) => {}
-                Ok(stored) => marked.needed.rooted.extend(stored.root.closure().into_keys().cloned()),
+                Ok(stored) => {
+                    marked.needed.rooted.extend(stored.root.closure().into_keys().cloned());
+                    marked.roots.push(stored);
+                }
                 Err(e) => marked.refused.push(format!("run {run} of cache {cache} cannot be read: {e}")),
             }
         }

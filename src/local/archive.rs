@@ -1,10 +1,10 @@
 //! `imagecache export` and `imagecache import`: a cache crosses an air gap.
 
-use super::{bar, choose::by_name, ls::count, table::human};
+use super::{bar, choose::by_name, table::human};
 use crate::{
     cli::{ExportArgs, ImportArgs, Output},
     export::{Exported, Import, Imported, export, import},
-    model::failure::Failure,
+    model::{failure::Failure, text::count},
     ops::{
         clock,
         out::{print, tell},

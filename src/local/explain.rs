@@ -11,7 +11,7 @@ use super::{
     table::{Align, columns},
 };
 use crate::{
-    api::ImageCache,
+    api::{ImageCache, keys},
     cli::{ExplainArgs, Output},
     model::{
         annotations::{Annotations, Origin, Set, table::TABLE},
@@ -185,6 +185,12 @@ fn rows(cache: &ImageCache, request: &CacheRequest, seen: &Annotations, settings
     let days = request.retention_days.map_or("for ever".to_owned(), |days| format!("{days} days"));
     let kept = spec.retention_days.map(|_| "spec.retentionDays");
     row("kept", days, annotated(whence(seen.retention_days.as_ref()), kept, "default"));
+    if let Some(every) = &spec.refresh_interval {
+        row("refreshed", format!("at least every {every}"), "spec.refreshInterval".to_owned());
+    }
+    if let Some(value) = &request.refresh {
+        row("refreshed", format!("once for {value}"), keys::REFRESH.to_owned());
+    }
     let platforms = match request.platforms.as_slice() {
         [] => "those of the nodes".to_owned(),
         some => joined(some.iter().map(ToString::to_string)),
@@ -270,26 +276,21 @@ fn joined(items: impl Iterator<Item = String>) -> String {
 
 /// As the operator would make it, with stand-ins for what only a cluster knows.
 fn pod(name: &str, request: &CacheRequest, settings: &Settings) -> Option<Value> {
+    let cache = CacheKey::of_uid("00000000-0000-0000-0000-000000000000");
     let start = StartRun {
         request: PullRequest {
-            cache: CacheKey::of_uid("00000000-0000-0000-0000-000000000000"),
             name: name.to_owned(),
-            run: 1,
             inputs: request.inputs.clone(),
-            images: request.images.clone(),
             platforms: request.platforms.clone(),
             size_limit: Some(request.size_limit),
             access: request.access.clone(),
             reuse: request.reuse,
-            public_registries: Vec::new(),
             credentials_over_http: settings.credentials_over_http,
-            recheck: false,
-            serve_private: false,
-            attestations: false,
             referrers: request.referrers,
             dialect: request.dialect,
             lookup: request.lookup.clone(),
             acr_domains: request.logins.domains(),
+            ..PullRequest::new(cache, request.images.clone())
         },
         secrets: request.secrets.clone(),
         hosts: request.images.iter().map(Reference::host).cloned().collect(),

@@ -12,11 +12,13 @@ use super::table::{Align, columns, human};
 use crate::{
     cli::{LsArgs, Output},
     model::{
+        account::{Account, Accounts},
         digest::Digest,
         platform::Platform,
         reference::Reference,
         request::CacheKey,
         root::{Root, RootImage},
+        text::count,
     },
     ops::out::{print, tell},
     store::{Space, Store, StoreError},
@@ -109,38 +111,26 @@ pub fn ls(volume: &Path) -> Result<Listing, StoreError> {
 }
 
 fn list(id: &str, roots: &[Root], broken: Vec<Broken>, missing: &BTreeSet<Digest>, space: Space) -> Listing {
-    let mut users: BTreeMap<&Digest, BTreeSet<&CacheKey>> = BTreeMap::new();
-    let mut runs: BTreeMap<&CacheKey, Vec<&Root>> = BTreeMap::new();
-    let mut all: BTreeMap<&Digest, u64> = BTreeMap::new();
-    for root in roots {
-        runs.entry(&root.cache).or_default().push(root);
-        for (digest, size) in root.closure() {
-            users.entry(digest).or_default().insert(&root.cache);
-            all.insert(digest, size);
-        }
-    }
-    let shared = |digest: &Digest| users.get(digest).is_some_and(|caches| caches.len() > 1);
-    let cache = |runs: &Vec<&Root>| {
-        let newest = runs.iter().max_by_key(|root| root.run)?;
-        let closure = newest.closure();
-        let own: BTreeMap<&Digest, u64> = runs.iter().flat_map(|root| root.closure()).collect();
-        Some(Cache {
+    let accounts = Accounts::of(roots);
+    let cache = |account: &Account<'_>| {
+        let newest = account.newest;
+        Cache {
             cache: newest.cache.clone(),
             name: newest.name.clone(),
             run: newest.run,
-            size: closure.values().sum(),
-            shared: closure.iter().filter(|(digest, _)| shared(digest)).map(|(_, size)| size).sum(),
-            freed_if_deleted: own.iter().filter(|(digest, _)| !shared(digest)).map(|(_, size)| size).sum(),
-            missing_blobs: closure.keys().filter(|digest| missing.contains(*digest)).count(),
+            size: account.size,
+            shared: account.shared,
+            freed_if_deleted: account.freed_if_deleted,
+            missing_blobs: newest.closure().keys().filter(|digest| missing.contains(**digest)).count(),
             images: newest.images.iter().map(image).collect(),
-        })
+        }
     };
     Listing {
         store: id.to_owned(),
-        caches: runs.values().filter_map(cache).collect(),
+        caches: accounts.caches.iter().map(cache).collect(),
         broken,
-        blobs: all.len(),
-        size: all.values().sum(),
+        blobs: accounts.blobs,
+        size: accounts.bytes,
         capacity: space.capacity,
         free: space.free,
     }
@@ -249,10 +239,6 @@ impl Listing {
 /// Enough to tell digests apart by eye; the whole one is in the JSON.
 fn short(digest: &Digest) -> String {
     digest.to_string().chars().take(19).collect()
-}
-
-pub(super) fn count(n: usize, noun: &str) -> String {
-    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
 #[cfg(test)]

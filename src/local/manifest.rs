@@ -10,7 +10,6 @@ use crate::{
         acr::{Allowed, Logins},
         digest::Digest,
         judge::{self, Invalid},
-        lookup::Lookup,
         platform::Platform,
         reference::{Reference, RegistryHost},
         request::{Access, CacheKey, Dialect, PullRequest},
@@ -136,25 +135,19 @@ fn request(
         .find(|p| !p.is_empty())
         .unwrap_or_default();
     let (reuse, referrers) = (reuse && !args.no_reuse, referrers || args.referrers);
+    let cache = CacheKey::local(name).map_err(|_| ManifestError::Name(name.to_owned()))?;
     Ok(PullRequest {
-        cache: CacheKey::local(name).map_err(|_| ManifestError::Name(name.to_owned()))?,
         name: name.to_owned(),
         run: 0,
-        inputs: String::new(),
-        images,
         platforms,
         size_limit,
         access,
         reuse,
         public_registries: args.public_registry.clone(),
-        credentials_over_http: true,
-        serve_private: false,
         attestations: args.attestations,
         referrers,
-        recheck: false,
         dialect: Dialect::ByHand,
-        lookup: Lookup::default(),
-        acr_domains: BTreeMap::new(),
+        ..PullRequest::new(cache, images)
     }
     .with_inputs())
 }

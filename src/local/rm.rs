@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde::Serialize;
 
-use super::{choose::by_name, ls::count, table::human};
+use super::{choose::by_name, table::human};
 use crate::{
     cli::{Output, RmArgs},
-    model::{class::Class, digest::Digest, failure::Failure, request::CacheKey, root::Root},
+    model::{class::Class, digest::Digest, failure::Failure, request::CacheKey, root::Root, text::count},
     ops::out::{print, tell},
     store::{ListedLease, ListedRoot, Store, StoreError},
 };

@@ -15,12 +15,13 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    ls::{Broken, count},
+    ls::Broken,
     table::{Align, columns, human},
 };
 use crate::{
     model::{
         class::Class, digest::Digest, failure::Failure, reference::Reference, request::CacheKey, root::Root,
+        text::count,
     },
     store::{Store, StoreError, is_right_on_disk},
 };

@@ -38,7 +38,7 @@ pub async fn run(args: ExportVolumeArgs, stop: CancellationToken) -> u8 {
     let (counted, termination_log, run) = (Arc::clone(&meter), args.termination_log.clone(), args.run);
     let filling = tokio::task::spawn_blocking(move || {
         let store = Store::open(&args.volume)?;
-        let credited = Credited { cache: &args.cache, run: args.run, root: &args.root };
+        let credited = Credited { cache: &args.cache, root: &args.root };
         fill(&store, &credited, &args.to, &|done, total| {
             counted.total.store(total, Ordering::Relaxed);
             counted.done.store(done, Ordering::Relaxed);
@@ -63,6 +63,8 @@ fn outcome(run: u64, filled: Result<Filled, Failure>) -> Outcome {
         store: filled.as_ref().map(|filled| filled.store.clone()).unwrap_or_default(),
         size: filled.as_ref().map_or(0, |filled| filled.bytes),
         root: filled.map(|filled| filled.root),
+        resolved: None,
+        proved: None,
         images: Vec::new(),
         failure,
         higher_run: None,

@@ -28,9 +28,13 @@ pub struct Facts {
     pub secrets_read: Option<Timestamp>,
     /// The mirror's newest report, if one is known.
     pub mirror: Option<MirrorFact>,
+    /// Runs that gc was told to be credited and whose content it did not find.
+    pub gc_broken: BTreeSet<u64>,
     pub queue: Queue,
     /// What became of the last password-free login, as the gatherer remembers.
     pub login: Option<LoginFact>,
+    /// What the API server's clock says, if it was asked (`plan::needs_clock` says when).
+    pub server_clock: Option<Timestamp>,
     /// Why the Job could not be made when that was last tried (a quota, an admission webhook).
     pub refused: Option<String>,
     /// The platforms of the cluster's nodes, in a stable order.
@@ -160,6 +164,8 @@ pub struct Queue {
     pub eips: BTreeMap<String, String>,
     /// Caches that wait for a slot with the first try of their inputs, and come before this one: as many as matter.
     pub first_tries_ahead: u32,
+    /// Why a cache that has no content yet may not get any now: a quota, in numbers.
+    pub no_room: Option<String>,
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use super::{
     platform::Platform,
     pod::{PodShape, shape},
     reference::{Reference, RegistryHost},
+    refresh::{self, Interval},
     request::{Access, CacheKey, Dialect},
     served,
     settings::Settings,
@@ -57,6 +58,10 @@ pub struct CacheRequest {
     pub secrets: Vec<SecretName>,
     pub size_limit: u64,
     pub retention_days: Option<u32>,
+    /// How often the registries are asked anew, if that is asked for.
+    pub refresh_interval: Option<Interval>,
+    /// The value of the refresh annotation.
+    pub refresh: Option<String>,
     /// Empty: those of the nodes.
     pub platforms: Vec<Platform>,
     pub access: BTreeMap<RegistryHost, Access>,
@@ -164,6 +169,15 @@ pub fn judge_spec(
     let asked = parsed("spec.platforms", &spec.platforms, &mut invalid, &mut notices);
     let size = number("spec.imageCacheSize", spec.image_cache_size, 20, 32768, &mut invalid);
     let days = number("spec.retentionDays", spec.retention_days, 1, 65536, &mut invalid);
+    let refresh_interval = spec.refresh_interval.as_deref().map(str::parse::<Interval>);
+    let refresh_interval = refresh_interval.transpose().unwrap_or_else(|error| {
+        invalid.push(Invalid { field: "spec.refreshInterval".to_owned(), message: error.to_string() });
+        None
+    });
+    if refresh_interval.is_some() && !images.is_empty() && !refresh::has_tags(&images) {
+        let nothing = "every image is named by its digest, so there is nothing to refresh";
+        notices.push(format!("spec.refreshInterval: {nothing}"));
+    }
     let size = stronger("spec.imageCacheSize", size, seen.size_gib.take(), &mut notices);
     let retention_days = stronger("spec.retentionDays", days, seen.retention_days.take(), &mut notices);
     let platforms = platforms(asked, &seen, &mut notices);
@@ -196,6 +210,8 @@ pub fn judge_spec(
         secrets,
         size_limit: u64::from(size.unwrap_or(settings.default_size_gib)) * GIB,
         retention_days,
+        refresh_interval,
+        refresh: refresh::asked(annotations),
         platforms,
         access,
         anonymous,

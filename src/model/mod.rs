@@ -1,20 +1,25 @@
 //! The pure core: what we decide. Nothing here reads a clock, a file, the network or the environment.
 
 mod access;
+pub mod account;
 pub mod acr;
 pub mod action;
 pub mod advice;
 pub mod annotations;
 pub mod class;
 pub mod cloud;
+pub mod collect;
+pub mod collected;
 pub mod conditions;
 pub mod credentials;
 pub mod digest;
 pub mod facts;
 pub mod failure;
 mod glob;
+mod images;
 pub mod judge;
 pub mod ledger;
+pub mod lines;
 pub mod live;
 pub mod lookup;
 pub mod names;
@@ -26,6 +31,7 @@ pub mod profile;
 mod quantity;
 pub mod queue;
 pub mod reference;
+pub mod refresh;
 pub mod report;
 pub mod request;
 pub mod retry;

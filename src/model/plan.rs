@@ -9,7 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 pub use super::action::{Action, Again, DeleteObject, Event, JobId, Plan, SnapshotStep, StartRun};
 use super::{
     class::Class,
-    facts::{Facts, JobFact},
+    facts::{Facts, JobFact, JobState},
+    failure::Failure,
     judge::{CacheRequest, Judged},
     report::Outcome,
     retry::{self, after},
@@ -20,11 +21,12 @@ use super::{
     status::Telling,
     text,
 };
-use crate::api::image_cache::Ledger;
+use crate::api::image_cache::{Ledger, LedgerFailure};
 
 mod credentials;
 mod expiry;
 mod export;
+mod refresh;
 mod snapshot;
 mod start;
 
@@ -43,6 +45,15 @@ pub fn needs_secrets(judged: &Judged, facts: &Facts, settings: &Settings, now: T
     let mut course = Course::new(judged, facts, settings, now);
     course.walk();
     course.asked_for_secrets
+}
+
+/// Whether the API server's clock must be asked before `plan` is: something ends now, by ours.
+pub fn needs_clock(judged: &Judged, facts: &Facts, settings: &Settings, now: Timestamp) -> bool {
+    let mut course = Course::new(judged, facts, settings, now);
+    if !judged.object.deleting {
+        course.walk();
+    }
+    course.asked_for_clock
 }
 
 pub fn plan(judged: &Judged, facts: &Facts, settings: &Settings, now: Timestamp) -> Plan {
@@ -86,6 +97,8 @@ struct Course<'a> {
     outcome: Option<&'a Outcome>,
     /// The pull secrets decide about this pass.
     asked_for_secrets: bool,
+    /// The API server's clock decides about this pass.
+    asked_for_clock: bool,
     soonest: Option<Timestamp>,
     snapshot: snapshot::Outlook,
 }
@@ -105,6 +118,7 @@ impl<'a> Course<'a> {
             actions,
             outcome,
             asked_for_secrets: false,
+            asked_for_clock: false,
             soonest: None,
             snapshot: snapshot::Outlook::default(),
         }
@@ -122,7 +136,8 @@ impl<'a> Course<'a> {
     fn walk(&mut self) -> Walked {
         let jobs = self.facts.jobs.iter().map(|job| job.run);
         self.ledger.recover(jobs.chain(self.facts.snapshot.runs()).max().unwrap_or_default());
-        if self.facts.mirror.as_ref().is_some_and(|mirror| self.ledger.is_lost(mirror)) {
+        let lost = self.facts.mirror.as_ref().is_some_and(|mirror| self.ledger.is_lost(mirror));
+        if lost || self.ledger.is_gone(&self.facts.gc_broken) {
             self.ledger.lose(self.now);
         }
         let judged = self.judged;
@@ -135,6 +150,7 @@ impl<'a> Course<'a> {
                 return Walked::At(Stage::Invalid(all.join("; ")));
             }
         };
+        self.ledger.take_back(request, self.now);
         let stale = self.ledger.is_stale(request);
         let mut at_work = None;
         if self.ledger.open && !stale {
@@ -146,12 +162,17 @@ impl<'a> Course<'a> {
         }
         let live = at_work.is_some().then_some(self.ledger.run);
         self.remove_jobs(live);
-        if let Some(stage) = at_work {
+        let stage = if let Some(stage) = at_work {
             self.keep_credentials(request);
             self.ledger.secrets_missing = None;
-            return Walked::At(stage);
-        }
-        Walked::At(self.go_on(request, stale))
+            stage
+        } else {
+            // What ended may have been wanted again.
+            let stale = self.ledger.is_stale(request);
+            self.go_on(request, stale)
+        };
+        // Whatever becomes of a refresh, the content is there.
+        Walked::At(if self.ledger.is_refreshing() { Stage::Ready } else { stage })
     }
 
     fn job(&self) -> Option<&'a JobFact> {
@@ -188,17 +209,26 @@ impl<'a> Course<'a> {
             }
             RunState::Succeeded(root, outcome) => {
                 self.await_snapshot(request, outcome);
-                self.ledger.credit(root, outcome, self.facts.mirror.as_ref(), self.now);
+                self.ledger.credit(root, outcome, self.facts.mirror.as_ref(), self.ended(job));
                 self.outcome = Some(outcome);
                 None
             }
             RunState::Failed(failure, outcome) => {
                 let message = text::failed(&failure, outcome, request.dialect);
-                self.ledger.fail(&failure, &message, request, self.now);
+                self.ledger.fail(&failure, &message, request, self.ended(job));
                 self.outcome = outcome;
                 None
             }
         }
+    }
+
+    /// Now, and when the Job ended if its clocks are ahead of ours: retention never counts from a clock that is behind.
+    fn ended(&self, job: &JobFact) -> (Timestamp, Timestamp) {
+        let at = match job.state {
+            JobState::Active => job.created,
+            JobState::Succeeded { at } | JobState::Failed { at, .. } => at,
+        };
+        (self.now, self.now.max(job.created).max(at))
     }
 
     /// All Jobs but the live one: of older runs, of runs that are written down, and those nobody remembers.
@@ -215,6 +245,26 @@ impl<'a> Course<'a> {
         }));
     }
 
+    /// Whether it is too early for another try. If not, or if new secrets may help, these are asked for.
+    fn waits(&mut self, request: &CacheRequest, failure: &LedgerFailure) -> bool {
+        let due = |full| retry::due(failure, self.judged.object.uid.as_str(), full, self.settings);
+        let (early, due) = (due(false), due(self.facts.queue.is_full(self.settings)));
+        let by_secrets =
+            matches!(retry::class(failure), Class::Auth | Class::NotFound | Class::SecretMissing);
+        self.asked_for_secrets = by_secrets || due <= self.now;
+        let renewed = by_secrets
+            && matches!(self.secrets(request), Secrets::Found(versions) if versions != self.ledger.secrets);
+        let waits = due > self.now && !renewed;
+        if waits {
+            // By then the queue may have room.
+            self.at(if early > self.now { early } else { due });
+            if by_secrets && !request.secrets.is_empty() {
+                self.within(Duration::from_mins(5));
+            }
+        }
+        waits
+    }
+
     /// No Job is at work for what is asked: rest, wait, open a run, or start it.
     fn go_on(&mut self, request: &CacheRequest, stale: bool) -> Stage {
         let idle = !self.ledger.open && !stale;
@@ -222,23 +272,12 @@ impl<'a> Course<'a> {
         if resized {
             // An edit that no other input shows.
         } else if idle && let Some(failure) = self.ledger.failure.clone() {
-            let due = |full| retry::due(&failure, self.judged.object.uid.as_str(), full, self.settings);
-            let (early, due) = (due(false), due(self.facts.queue.is_full(self.settings)));
-            let by_secrets = matches!(retry::class(&failure), Class::Auth | Class::NotFound);
-            self.asked_for_secrets = by_secrets || due <= self.now;
-            let renewed = by_secrets
-                && matches!(self.secrets(request), Secrets::Found(versions) if versions != self.ledger.secrets);
-            if due > self.now && !renewed {
-                // By then the queue may have room.
-                self.at(if early > self.now { early } else { due });
-                if by_secrets && !request.secrets.is_empty() {
-                    self.within(Duration::from_mins(5));
-                }
+            if self.waits(request, &failure) {
                 return Stage::Waiting;
             }
         } else if idle && self.ledger.root.is_some() {
             self.ledger.secrets_missing = None;
-            return Stage::Ready;
+            return self.refresh(request);
         } else if idle && let Some(loss) = &self.ledger.lost {
             let due = retry::due_after_loss(loss, self.judged.object.uid.as_str(), self.settings);
             if due > self.now {
@@ -253,6 +292,11 @@ impl<'a> Course<'a> {
                 self.within(Duration::from_secs(5));
                 let waits = self.ledger.secrets_missing.is_some();
                 return if waits { Stage::SecretMissing(None) } else { Stage::Preparing(None) };
+            }
+            Secrets::Missing(why) if self.ledger.is_refreshing() => {
+                let failure = Failure::new(Class::SecretMissing, why.clone());
+                self.ledger.fail(&failure, &why, request, (self.now, self.now));
+                return self.refresh(request);
             }
             Secrets::Missing(why) => {
                 let since = self.ledger.secrets_missing.get_or_insert(Time(self.now)).0;

@@ -2,14 +2,13 @@
 //! the end a termination message of at most 4096 bytes (the kubelet keeps no more) with fixed-size records, plus
 //! numbered `result` lines that hold the rest. All of it may be lost: then the Job is run again.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{class::Class, digest::Digest, failure::Failure, reference::Reference};
+use super::{class::Class, digest::Digest, failure::Failure, lines, reference::Reference};
 
 /// Every report line begins with this, so that other log lines are never taken for one.
 const MARK: &str = "{\"report\":";
-/// Container runtimes split log lines at 16 KiB; JSON quoting can nearly double a text.
-const CHUNK: usize = 6 * 1024;
 
 /// Bytes of one image, or of all. `done` includes `reused` and never goes back within one run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +44,38 @@ pub struct Pace {
     pub images: Vec<Speed>,
 }
 
+/// By which right stored bytes are used without being fetched (docs/design.md, "Permission").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// This cache held them from that repository with these credentials.
+    Held,
+    /// They belong to an image that is proved public.
+    Public,
+    /// The registry they came from says that these credentials may have them.
+    Asked,
+}
+
+/// Reused bytes, by right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReusedBy {
+    pub held: u64,
+    pub public: u64,
+    pub asked: u64,
+    /// Another image of the same run brought them.
+    pub same_run: u64,
+}
+
+impl ReusedBy {
+    pub fn of(&mut self, right: Right) -> &mut u64 {
+        match right {
+            Right::Held => &mut self.held,
+            Right::Public => &mut self.public,
+            Right::Asked => &mut self.asked,
+        }
+    }
+}
+
 /// What became of one image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageOutcome {
@@ -55,9 +86,14 @@ pub struct ImageOutcome {
     pub size: u64,
     pub pulled: u64,
     pub reused: u64,
+    #[serde(default)]
+    pub reused_by: ReusedBy,
     /// Answered without credentials by the real host: everybody may have it.
     #[serde(default)]
     pub public: bool,
+    /// When the registry last said that the reference means this digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<Timestamp>,
     pub failure: Option<Failure>,
 }
 
@@ -70,6 +106,11 @@ pub struct Outcome {
     pub root: Option<Digest>,
     /// Logical bytes of the cache: every digest once.
     pub size: u64,
+    /// The oldest answer of a registry, and the oldest proof that an image is public, that the content rests on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proved: Option<Timestamp>,
     pub images: Vec<ImageOutcome>,
     /// Why the run failed: of the first image that failed, or of the run itself.
     pub failure: Option<Failure>,
@@ -88,11 +129,6 @@ enum Line {
         #[serde(flatten)]
         progress: Progress,
     },
-    Result {
-        n: usize,
-        of: usize,
-        text: String,
-    },
 }
 
 /// The termination message: enough to decide by, whatever happens to the log.
@@ -103,6 +139,10 @@ struct Termination {
     store: String,
     root: Option<Digest>,
     size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    resolved: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    proved: Option<Timestamp>,
     class: Option<Class>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     higher_run: Option<u64>,
@@ -142,10 +182,7 @@ pub fn progress_line(progress: &Progress, pace: &Pace) -> String {
 
 /// The newest progress in a piece of a log.
 pub fn last_progress(log: &str) -> Option<Progress> {
-    log.lines().rev().find_map(|line| match parse_line(line)? {
-        Line::Progress { progress } => Some(progress),
-        Line::Result { .. } => None,
-    })
+    log.lines().rev().find_map(|line| parse_line(line).map(|Line::Progress { progress }| progress))
 }
 
 fn parse_line(line: &str) -> Option<Line> {
@@ -155,13 +192,7 @@ fn parse_line(line: &str) -> Option<Line> {
 impl Outcome {
     /// The `result` lines for the log, then the termination message.
     pub fn encode(&self) -> (Vec<String>, String) {
-        let text = serde_json::to_string(self).unwrap_or_default();
-        let chunks = chunks(&text);
-        let of = chunks.len();
-        let line = |(n, text): (usize, &&str)| {
-            serde_json::to_string(&Line::Result { n, of, text: (*text).to_owned() })
-        };
-        let lines = chunks.iter().enumerate().map(line).map(Result::unwrap_or_default).collect();
+        let (lines, sum) = lines::split(&serde_json::to_string(self).unwrap_or_default());
         let image = |i: &ImageOutcome| {
             (i.digest.clone(), i.size, i.pulled, i.reused, i.public, i.failure.as_ref().map(|f| f.class))
         };
@@ -171,9 +202,11 @@ impl Outcome {
             store: self.store.clone(),
             root: self.root.clone(),
             size: self.size,
+            resolved: self.resolved,
+            proved: self.proved,
             class: self.failure.as_ref().map(|f| f.class),
             higher_run: self.higher_run,
-            sum: Digest::sha256(text.as_bytes()),
+            sum,
             images: self.images.iter().map(image).collect(),
         };
         (lines, serde_json::to_string(&termination).unwrap_or_default())
@@ -186,7 +219,7 @@ impl Outcome {
         if seen.v != 1 || seen.images.len() > images.len() {
             return Err(ReportError(format!("version {} with {} images", seen.v, seen.images.len())));
         }
-        if let Some(whole) = from_lines(log, &seen.sum) {
+        if let Some(whole) = lines::join(log, &seen.sum).and_then(|text| serde_json::from_str(&text).ok()) {
             return Ok(whole);
         }
         let failure = |class: Class| Failure::new(class, class.phrase());
@@ -199,7 +232,9 @@ impl Outcome {
             size,
             pulled,
             reused,
+            reused_by: ReusedBy::default(),
             public,
+            resolved: seen.resolved.filter(|_| class.is_none()),
             failure: class.map(failure),
         };
         Ok(Self {
@@ -207,38 +242,14 @@ impl Outcome {
             store: seen.store,
             root: seen.root,
             size: seen.size,
+            resolved: seen.resolved,
+            proved: seen.proved,
             images: images.iter().zip(seen.images).map(image).collect(),
             failure: seen.class.map(failure),
             higher_run: seen.higher_run,
             notices: Vec::new(),
         })
     }
-}
-
-fn from_lines(log: &str, sum: &Digest) -> Option<Outcome> {
-    let mut parts: Vec<Option<String>> = Vec::new();
-    for line in log.lines() {
-        if let Some(Line::Result { n, of, text }) = parse_line(line)
-            && n < of
-            && of <= 1024
-        {
-            parts.resize(of, None);
-            parts[n] = Some(text);
-        }
-    }
-    let text: String = parts.into_iter().collect::<Option<Vec<_>>>()?.concat();
-    (Digest::sha256(text.as_bytes()) == *sum).then(|| serde_json::from_str(&text).ok()).flatten()
-}
-
-fn chunks(text: &str) -> Vec<&str> {
-    let mut rest = text;
-    let mut chunks = Vec::new();
-    while !rest.is_empty() {
-        let (chunk, tail) = rest.split_at(rest.floor_char_boundary(CHUNK));
-        chunks.push(chunk);
-        rest = tail;
-    }
-    chunks
 }
 
 #[cfg(test)]
@@ -252,7 +263,9 @@ mod tests {
             size: u64::from(u32::MAX) * 1000,
             pulled: u64::from(u32::MAX) * 1000,
             reused: u64::from(u32::MAX) * 1000,
+            reused_by: ReusedBy { held: 7, ..ReusedBy::default() },
             public: false,
+            resolved: Some(Timestamp::MAX),
             failure: Some(Failure::new(Class::SignatureInvalid, message)),
         };
         Outcome {
@@ -260,6 +273,8 @@ mod tests {
             store: "0123456789abcdef0123456789abcdef".into(),
             root: None,
             size: u64::MAX,
+            resolved: Some(Timestamp::MAX),
+            proved: Some(Timestamp::MAX),
             images: (0..20).map(image).collect(),
             failure: Some(Failure::new(Class::Auth, message)),
             higher_run: Some(u64::MAX),

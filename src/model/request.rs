@@ -138,6 +138,8 @@ pub struct PullRequest {
     /// Content was lost: bytes that the store has are hashed before they are trusted, and fetched if they are wrong.
     #[serde(default)]
     pub recheck: bool,
+    #[serde(default)]
+    pub resolve: Resolve,
     /// Whether the mirror may serve the private images to everybody in the cluster.
     #[serde(default)]
     pub serve_private: bool,
@@ -157,7 +159,49 @@ pub struct PullRequest {
     pub acr_domains: BTreeMap<RegistryHost, Vec<String>>,
 }
 
+/// How much of what earlier runs of this cache were told still answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Resolve {
+    /// What this run and those after it were told; anything older is asked of the registries again.
+    Since(u64),
+    /// All that this run was told. Only the proofs that images are public are renewed.
+    Proofs(u64),
+}
+
+impl Default for Resolve {
+    fn default() -> Self {
+        Self::Since(0)
+    }
+}
+
 impl PullRequest {
+    /// The first run of a cache of these images, with nothing said besides: verified HTTPS, reuse by the rules of
+    /// permission, no limit, the images alone.
+    pub fn new(cache: CacheKey, images: Vec<Reference>) -> Self {
+        Self {
+            name: cache.to_string(),
+            cache,
+            run: 1,
+            inputs: String::new(),
+            images,
+            platforms: Vec::new(),
+            size_limit: None,
+            access: BTreeMap::new(),
+            reuse: true,
+            public_registries: Vec::new(),
+            credentials_over_http: true,
+            recheck: false,
+            resolve: Resolve::default(),
+            serve_private: false,
+            attestations: false,
+            referrers: false,
+            dialect: Dialect::default(),
+            lookup: Lookup::default(),
+            acr_domains: BTreeMap::new(),
+        }
+    }
+
     pub fn access(&self, host: &RegistryHost) -> Access {
         self.access.get(host).copied().unwrap_or_default()
     }

@@ -60,7 +60,7 @@ fn grown(first: Duration, attempts: i32) -> Duration {
 }
 
 /// From 0.8 to 1.
-fn jitter(uid: &str, run: i64) -> f64 {
+pub fn jitter(uid: &str, run: i64) -> f64 {
     let digest = Digest::sha256(format!("{uid}/{run}").as_bytes());
     let part = u32::from_str_radix(&digest.hex()[..8], 16).unwrap_or_default();
     0.8 + 0.2 * f64::from(part) / f64::from(u32::MAX)

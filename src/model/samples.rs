@@ -1,14 +1,11 @@
 //! Roots and requests for unit tests, the least of each. What a test is about it says itself, with `..`.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 
 use super::{
     digest::Digest,
-    lookup::Lookup,
     reference::Reference,
-    request::{Dialect, PullRequest},
+    request::PullRequest,
     root::{Entry, EntryKind, ROOT_FORMAT, Root, RootImage},
 };
 
@@ -48,24 +45,5 @@ pub(crate) fn root(cache: &str, run: u64, images: Vec<RootImage>) -> Root {
 }
 
 pub(crate) fn request(cache: &str, images: Vec<Reference>) -> PullRequest {
-    PullRequest {
-        cache: cache.parse().unwrap(),
-        name: cache.into(),
-        run: 1,
-        inputs: String::new(),
-        images,
-        platforms: vec![],
-        size_limit: None,
-        access: BTreeMap::new(),
-        reuse: true,
-        public_registries: vec![],
-        credentials_over_http: true,
-        serve_private: false,
-        attestations: false,
-        referrers: false,
-        recheck: false,
-        dialect: Dialect::Eci,
-        lookup: Lookup::default(),
-        acr_domains: BTreeMap::new(),
-    }
+    PullRequest::new(cache.parse().unwrap(), images)
 }

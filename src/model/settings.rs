@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     acr::Allowed,
     cloud::Cloud,
+    collect::Pace,
     lookup::{Dns, HostAlias},
     platform::Platform,
     profile::Profile,
@@ -29,6 +30,9 @@ pub struct Settings {
     /// Pull Jobs at once, in all and for one upstream host.
     pub max_jobs: u32,
     pub max_jobs_per_host: u32,
+    /// Caches that may hold content, and bytes that the store may hold: then new caches wait.
+    pub max_caches: Option<u32>,
+    pub max_store_bytes: Option<u64>,
     /// A Job whose bytes do not move for this long is ended.
     pub no_progress: Duration,
     /// A Job whose pod does not start for this long is ended.
@@ -42,6 +46,8 @@ pub struct Settings {
     pub on_expiry: Option<OnExpiry>,
     /// Objects that never were ready and fail for good are deleted after this long. Unset: never.
     pub delete_failed_after: Option<Duration>,
+    /// When the store is collected.
+    pub gc: Pace,
     /// Where pull pods run.
     pub cloud: Cloud,
     /// The namespace of pull pods.
@@ -81,6 +87,8 @@ impl Default for Settings {
             acr: None,
             max_jobs: 4,
             max_jobs_per_host: 3,
+            max_caches: None,
+            max_store_bytes: None,
             no_progress: MINUTE * 10,
             pending: MINUTE * 10,
             retry_transient: MINUTE * 10,
@@ -88,6 +96,7 @@ impl Default for Settings {
             stalled_after: MINUTE * 30,
             on_expiry: None,
             delete_failed_after: Some(HOUR * 24),
+            gc: Pace::default(),
             cloud: Cloud::default(),
             namespace: String::new(),
             worker_host: None,

@@ -5,11 +5,13 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{
-    conditions::{self, READY, SNAPSHOT},
+    conditions::{self, FRESH, READY, SNAPSHOT},
     facts::Facts,
-    judge::{CacheRequest, Judged},
+    images::{MAX_NAME, Seen, to_i64},
+    judge::Judged,
     names,
     plan::{Event, Outlook, Told},
+    refresh::has_tags,
     report::{ImageOutcome, Outcome},
     snapshot::Said,
     stage::{Stage, Standing},
@@ -17,15 +19,15 @@ use super::{
 };
 use crate::api::{
     ImageCacheStatus,
-    image_cache::{CacheEvent, ImageStatus, Ledger},
+    image_cache::{CacheEvent, Ledger},
 };
 
+/// With room for what the API server adds.
+const MAX_STATUS: usize = 60 * 1024;
 const MAX_EVENTS: usize = 50;
 const MAX_NOTICES: usize = 20;
 const MAX_NOTICE: usize = 300;
 const MAX_EVENT: usize = 320;
-const MAX_NAME: usize = 420;
-const MAX_ERROR: usize = 300;
 const MAX_CONDITION: usize = 1000;
 /// The worker's notices carry this, so that they are known again and kept until the next success.
 const WORKER: &str = "pull: ";
@@ -52,17 +54,34 @@ impl Telling<'_> {
         }
         let old = &self.facts.status;
         let object = &self.judged.object;
-        let request = self.judged.request.as_ref().ok();
         let size = self.outcome.filter(|outcome| outcome.root.is_some()).map(|outcome| to_i64(outcome.size));
-        let images = self.images(request);
+        let (images, changes) = {
+            let seen = self.seen();
+            let images = seen.images();
+            let changes = seen.changes(&images);
+            (images, changes)
+        };
+        let fresh = self.fresh();
         let size = size.or(old.size).filter(|_| self.ledger.root.is_some());
         let message = cut(&self.message(images.len(), size), MAX_CONDITION);
         let reason = self.standing.reason();
         let notices = self.notices();
-        let events = self.events(&message, &notices);
-        let mut all =
-            conditions::conditions(&self.standing, &message, object.generation, &old.conditions, self.now);
-        all.extend(self.snapshot_condition());
+        let mut events = self.events(&message, &notices);
+        events.extend(changes);
+        events.extend(self.freshness(fresh.as_ref()));
+        let more: Vec<conditions::Row<'_>> = fresh
+            .iter()
+            .map(|(holds, reason, message)| (FRESH, *holds, reason.as_str(), message.as_str()))
+            .collect();
+        let mut conditions = conditions::conditions(
+            &self.standing,
+            &message,
+            &more,
+            object.generation,
+            &old.conditions,
+            self.now,
+        );
+        conditions.extend(self.snapshot_condition());
         let mut status = ImageCacheStatus {
             phase: Some(self.standing.phase().to_owned()),
             reason: (!self.standing.is_ready()).then(|| reason.to_owned()),
@@ -72,7 +91,7 @@ impl Telling<'_> {
             last_updated_time: old.last_updated_time.clone(),
             expire_date_time: self.expires.map(Time),
             observed_generation: Some(object.generation),
-            conditions: all,
+            conditions,
             images,
             size,
             notices,
@@ -80,6 +99,7 @@ impl Telling<'_> {
             snapshot: self.snapshot.shown.clone(),
             ledger: Some(self.ledger),
         };
+        fit(&mut status);
         if status != *old {
             status.last_updated_time = Some(Time(self.now));
         }
@@ -147,7 +167,7 @@ impl Telling<'_> {
                 )
             }
             Stage::Expired => {
-                "past its retention and kept without content: edit it to pull it again".to_owned()
+                "past its retention and kept without content: edit or refresh it to pull it again".to_owned()
             }
             Stage::Snapshotting { .. } => match &self.snapshot.told {
                 Told::Said(said) => format!("complete; Ready when its snapshot is: {}", said.message),
@@ -172,16 +192,34 @@ impl Telling<'_> {
         }
     }
 
-    fn images(&self, request: Option<&CacheRequest>) -> Vec<ImageStatus> {
-        let old = &self.facts.status.images;
-        let before = |name: &str| old.iter().find(|image| image.name == name).cloned();
-        if let Some(outcome) = self.outcome.filter(|outcome| !outcome.images.is_empty()) {
-            return outcome.images.iter().map(|image| told(image, before)).collect();
+    fn seen(&self) -> Seen<'_> {
+        Seen {
+            before: &self.facts.status.images,
+            had: self.facts.status.ledger.as_ref().is_some_and(|ledger| ledger.root.is_some()),
+            ledger: &self.ledger,
+            request: self.judged.request.as_ref().ok(),
+            outcome: self.outcome,
+            now: self.now,
         }
-        let Some(request) = request else { return old.clone() };
-        let named =
-            |name: String| before(&name).unwrap_or_else(|| ImageStatus { name, ..ImageStatus::default() });
-        request.images.iter().map(|image| named(cut(&image.to_string(), MAX_NAME))).collect()
+    }
+
+    /// Whether the registries said last what the tags mean. Nothing is said without content.
+    fn fresh(&self) -> Option<(bool, String, String)> {
+        self.ledger.root.as_ref()?;
+        let failure = self.ledger.refresh.as_ref().and_then(|refresh| refresh.failure.as_ref());
+        if let Some(failure) = failure {
+            let kept = "not refreshed, the last good content stays";
+            return Some((
+                false,
+                failure.class.clone(),
+                cut(&format!("{kept}: {}", failure.message), MAX_CONDITION),
+            ));
+        }
+        let (reason, message) = match &self.judged.request {
+            Ok(request) if !has_tags(&request.images) => ("Pinned", "every image is named by its digest"),
+            _ => ("Resolved", "the tags mean what the registries last said"),
+        };
+        Some((true, reason.to_owned(), message.to_owned()))
     }
 
     fn notices(&self) -> Vec<String> {
@@ -196,7 +234,8 @@ impl Telling<'_> {
         {
             notices.push(cut(&format!("snapshots: {}", said.message), MAX_NOTICE));
         }
-        if let Some(outcome) = self.outcome {
+        let told = |outcome: &&&Outcome| outcome.root.is_some() || self.ledger.root.is_none();
+        if let Some(outcome) = self.outcome.as_ref().filter(told) {
             notices
                 .extend(outcome.notices.iter().map(|notice| cut(&format!("{WORKER}{notice}"), MAX_NOTICE)));
         } else {
@@ -245,6 +284,22 @@ impl Telling<'_> {
         events
     }
 
+    /// That the registries could not be asked any more, why, and that they can be again.
+    fn freshness(&self, fresh: Option<&(bool, String, String)>) -> Option<Event> {
+        let (holds, reason, message) = fresh?;
+        let old = conditions::find(&self.facts.status.conditions, FRESH);
+        let was = old.is_none_or(|old| old.status == "True");
+        match (was, holds) {
+            (false, true) => {
+                Some(Event { warning: false, reason: "Refreshed".to_owned(), message: message.clone() })
+            }
+            (_, false) if was || old.is_some_and(|old| old.reason != *reason) => {
+                Some(Event { warning: true, reason: "RefreshFailed".to_owned(), message: message.clone() })
+            }
+            _ => None,
+        }
+    }
+
     fn history(&self, events: &[Event]) -> Vec<CacheEvent> {
         let event = |name: &str, warning: bool, reason: &str, message: &str| CacheEvent {
             name: cut(name, MAX_NAME),
@@ -256,7 +311,8 @@ impl Telling<'_> {
         let name = cut(&self.judged.object.name, 64);
         let mut history = self.facts.status.events.clone();
         let done = self.outcome.filter(|outcome| outcome.root.is_some());
-        for image in done.iter().flat_map(|outcome| &outcome.images) {
+        let seen = self.seen();
+        for image in done.iter().flat_map(|outcome| &outcome.images).filter(|image| seen.is_news(image)) {
             let message = format!("Success pull image {}, {}", image.reference, bytes(image.size));
             history.push(event(&cut(&image.reference.to_string(), 64), false, "Pulled", &message));
         }
@@ -274,24 +330,11 @@ fn shares(outcome: &Outcome) -> String {
     format!("{} pulled, {} reused", bytes(sum(|image| image.pulled)), bytes(sum(|image| image.reused)))
 }
 
-/// A failed image keeps the digest and size it had: that content is still served.
-fn told(image: &ImageOutcome, before: impl Fn(&str) -> Option<ImageStatus>) -> ImageStatus {
-    let name = cut(&image.reference.to_string(), MAX_NAME);
-    let old = before(&name).unwrap_or_default();
-    if let Some(failure) = &image.failure {
-        let error = cut(&format!("{}: {}", failure.class, failure.message), MAX_ERROR);
-        return ImageStatus { name, error: Some(error), ..old };
+/// The oldest events go first.
+fn fit(status: &mut ImageCacheStatus) {
+    let size = |status: &ImageCacheStatus| serde_json::to_vec(status).map_or(0, |json| json.len());
+    while size(status) > MAX_STATUS && !status.events.is_empty() {
+        let oldest = status.events.len().div_ceil(4);
+        status.events.drain(..oldest);
     }
-    ImageStatus {
-        name,
-        digest: image.digest.as_ref().map(ToString::to_string).or(old.digest),
-        size: Some(to_i64(image.size)),
-        pulled: Some(to_i64(image.pulled)),
-        reused: Some(to_i64(image.reused)),
-        error: None,
-    }
-}
-
-fn to_i64(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
 }

@@ -28,8 +28,12 @@ pub fn bytes(n: u64) -> String {
         .map_or(format!("{n} B"), |(unit, name)| format!("{:.1} {name}", n as f64 / *unit as f64))
 }
 
+pub fn count(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
 pub fn images(n: usize) -> String {
-    if n == 1 { "1 image".to_owned() } else { format!("{n} images") }
+    count(n, "image")
 }
 
 /// What a failed run says: the image, the reason, and what to do about it.

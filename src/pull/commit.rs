@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 use crate::{
-    model::{class::Class, failure::Failure},
+    model::{class::Class, failure::Failure, reference::RegistryHost},
     store::{Ingest, Lease, StoreError},
 };
 
-type Waiting = (Arc<Ingest>, oneshot::Sender<Result<(), StoreError>>);
+type Waiting = (Arc<Ingest>, Option<RegistryHost>, oneshot::Sender<Result<(), StoreError>>);
 
 #[derive(Default)]
 pub(super) struct Commits {
@@ -19,9 +19,15 @@ pub(super) struct Commits {
 }
 
 impl Commits {
-    pub(super) async fn commit(&self, ingest: Arc<Ingest>, lease: &Arc<Lease>) -> Result<(), Failure> {
+    /// `host`: the registry that gave it, if no override led there.
+    pub(super) async fn commit(
+        &self,
+        ingest: Arc<Ingest>,
+        host: Option<RegistryHost>,
+        lease: &Arc<Lease>,
+    ) -> Result<(), Failure> {
         let (told, result) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push((ingest, told));
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push((ingest, host, told));
         let turn = self.turn.lock().await;
         let batch = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         if !batch.is_empty() {
@@ -34,8 +40,8 @@ impl Commits {
 }
 
 fn publish(batch: Vec<Waiting>, lease: &Lease) -> Result<(), StoreError> {
-    lease.fetched_all(batch.iter().map(|(ingest, _)| ingest.digest()))?;
-    for (ingest, told) in batch {
+    lease.fetched_all(batch.iter().map(|(ingest, host, _)| (ingest.digest(), host.as_ref())))?;
+    for (ingest, _, told) in batch {
         let _ = told.send(ingest.publish());
     }
     Ok(())

@@ -6,13 +6,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use tokio::{task::block_in_place, time::Instant};
 
 use super::{
     commit::{Commits, blocking},
     download::Download,
     meter::Gauge,
-    permission::{Holdings, Right},
+    permission::{Holdings, Owner, Right as Allowed},
     plan::Blob,
     queue::Queue,
 };
@@ -22,11 +23,12 @@ use crate::{
         digest::Digest,
         failure::Failure,
         reference::RegistryHost,
+        report::Right,
         request::CacheKey,
         root::{Entry, EntryKind, RootImage},
     },
     registry::Client,
-    store::{Block, Lease, Store},
+    store::{Block, Lease, Store, StoreError},
 };
 
 /// What every blob of a run needs. Shared by all of its tasks.
@@ -34,7 +36,10 @@ pub(super) struct Fetcher {
     pub store: Store,
     pub client: Client,
     pub lease: Arc<Lease>,
-    pub holdings: Holdings,
+    pub holdings: Mutex<Holdings>,
+    /// Hash of the credentials at hand.
+    pub credentials: String,
+    pub now: Timestamp,
     /// Indexes and manifests that were read on the way, by digest.
     pub documents: BTreeMap<Digest, Bytes>,
     pub images: Vec<RootImage>,
@@ -87,7 +92,7 @@ impl Fetcher {
             if read.is_some() {
                 gauge.fetched();
             } else {
-                gauge.reuse();
+                gauge.reuse(Right::Held);
             }
             return Ok(());
         }
@@ -113,9 +118,9 @@ impl Fetcher {
     /// Its connection is free for others as soon as all bytes have come.
     pub(super) async fn obtain(&self, job: &Job) -> Result<Ended, Failure> {
         let (blob, gauge) = (&job.blob, &job.gauge);
-        if self.reuse_stored(blob).await? {
+        if let Some(right) = self.reuse_stored(blob).await? {
             if self.done(&blob.digest) {
-                gauge.reuse();
+                gauge.reuse(right);
             }
             return Ok(Ended::Done);
         }
@@ -124,9 +129,9 @@ impl Fetcher {
             return Ok(Ended::Aside);
         }
         // Another worker may have finished it meanwhile.
-        if self.reuse_stored(blob).await? {
+        if let Some(right) = self.reuse_stored(blob).await? {
             self.done(&blob.digest);
-            gauge.reuse();
+            gauge.reuse(right);
             return Ok(Ended::Done);
         }
         let adopt = lock.is_some();
@@ -160,21 +165,29 @@ impl Fetcher {
         Ok(false)
     }
 
-    /// Whether the store has it and this cache may use it unfetched.
-    async fn reuse_stored(&self, blob: &Blob) -> Result<bool, Failure> {
+    /// By which right this cache may use what the store has, unfetched.
+    async fn reuse_stored(&self, blob: &Blob) -> Result<Option<Right>, Failure> {
         if block_in_place(|| self.store.look(&blob.digest, blob.size))?.is_none() {
-            return Ok(false);
+            return Ok(None);
         }
         if self.is_done(&blob.digest) {
-            return Ok(true);
+            return Ok(Some(Right::Held));
         }
         if self.wrong.contains(&blob.digest) {
-            return Ok(false);
+            return Ok(None);
         }
-        match self.holdings.right(&blob.digest, &blob.images, &self.images, self.reuse) {
-            Right::Free => Ok(true),
-            Right::Fetch => Ok(false),
-            Right::Ask(images) => {
+        let allowed = match self.allowed(blob) {
+            // Another pull may have brought it since this one began.
+            Allowed::Fetch if self.reuse => {
+                block_in_place(|| self.learn())?;
+                self.allowed(blob)
+            }
+            allowed => allowed,
+        };
+        match allowed {
+            Allowed::Free(right) => Ok(Some(right)),
+            Allowed::Fetch => Ok(None),
+            Allowed::Ask(images) => {
                 for index in images {
                     let reference = &self.images[index].reference;
                     // A question that fails is no answer: fetching will tell why.
@@ -184,12 +197,36 @@ impl Fetcher {
                         .await
                         .unwrap_or(false)
                     {
-                        return Ok(true);
+                        return Ok(Some(Right::Asked));
                     }
                 }
-                Ok(false)
+                Ok(None)
             }
         }
+    }
+
+    fn allowed(&self, blob: &Blob) -> Allowed {
+        let holdings = self.holdings.lock().unwrap_or_else(PoisonError::into_inner);
+        holdings.right(&blob.digest, &blob.images, &self.images, self.reuse)
+    }
+
+    /// What is said of the store's content by now. Leases first: a pull that drops its lease has its root before.
+    fn learn(&self) -> Result<(), StoreError> {
+        let owner = Owner { cache: &self.cache, credentials: &self.credentials };
+        let leases = self.store.leases()?;
+        let listed = self.store.list_roots()?;
+        let mut holdings = self.holdings.lock().unwrap_or_else(PoisonError::into_inner);
+        for lease in leases.into_iter().filter_map(|listed| listed.lease.ok()) {
+            holdings.learn_lease(&lease, &owner);
+        }
+        for (cache, run) in listed {
+            if !holdings.knows(&cache, run)
+                && let Ok(Some(stored)) = self.store.root(&cache, run)
+            {
+                holdings.learn_root(&stored.root, &owner, self.now);
+            }
+        }
+        Ok(())
     }
 
     /// From the first repository that gives it; one that denies or garbles it does not end the search, nor does a
@@ -204,7 +241,7 @@ impl Fetcher {
         while let Some(index) = source {
             let image = &self.images[*index];
             let ended = match self.fetch_from(image, job, &download).await {
-                Ok(()) => self.finish(job, &download).await.map_err(|failure| (failure, true)),
+                Ok(()) => self.finish(image, job, &download).await.map_err(|failure| (failure, true)),
                 Err(failure) => Err((failure, false)),
             };
             let (failure, at_the_end) = match ended {
@@ -288,11 +325,14 @@ impl Fetcher {
     }
 
     /// Work for the disk: others have the connection meanwhile. After a failure the blob has it again.
-    async fn finish(&self, job: &Job, download: &Download) -> Result<(), Failure> {
+    async fn finish(&self, image: &RootImage, job: &Job, download: &Download) -> Result<(), Failure> {
         job.queue.free(job.index);
         let ingest = download.ingest.clone();
         let finished = match blocking(move || ingest.verify()).await {
-            Ok(()) => self.commits.commit(download.ingest.clone(), &self.lease).await,
+            Ok(()) => {
+                let host = (!image.overridden).then(|| image.reference.host().clone());
+                self.commits.commit(download.ingest.clone(), host, &self.lease).await
+            }
             failed => failed,
         };
         job.queue.take_again(job.index);

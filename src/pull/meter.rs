@@ -10,7 +10,7 @@ use std::{
 
 use crate::model::{
     digest::Digest,
-    report::{Bytes, Progress},
+    report::{Bytes, Progress, Right},
     root::Entry,
 };
 
@@ -23,6 +23,9 @@ pub struct Gauge {
 }
 
 const REUSED: u64 = 1 << 63;
+/// And by which right.
+const RIGHT: u32 = 60;
+const BYTES: u64 = (1 << RIGHT) - 1;
 
 impl Gauge {
     pub fn add(&self, bytes: u64) {
@@ -35,21 +38,33 @@ impl Gauge {
     }
 
     /// The store had it: nothing was moved.
-    pub fn reuse(&self) {
-        self.done.store(self.size | REUSED, Relaxed);
+    pub fn reuse(&self, right: Right) {
+        let right = match right {
+            Right::Held => 0,
+            Right::Public => 1,
+            Right::Asked => 2,
+        };
+        self.done.store(self.size.min(BYTES) | right << RIGHT | REUSED, Relaxed);
     }
 
     pub fn fetched(&self) {
         self.done.store(self.size, Relaxed);
     }
 
-    pub fn was_reused(&self) -> bool {
-        self.done.load(Relaxed) & REUSED != 0
+    /// By which right, if nothing was moved.
+    pub fn reused_by(&self) -> Option<Right> {
+        let word = self.done.load(Relaxed);
+        let right = match (word & !REUSED) >> RIGHT {
+            0 => Right::Held,
+            1 => Right::Public,
+            _ => Right::Asked,
+        };
+        (word & REUSED != 0).then_some(right)
     }
 
     fn bytes(&self) -> Bytes {
         let word = self.done.load(Relaxed);
-        let done = (word & !REUSED).min(self.size);
+        let done = (word & BYTES).min(self.size);
         Bytes { done, total: self.size, reused: if word & REUSED == 0 { 0 } else { done } }
     }
 }
@@ -152,7 +167,7 @@ mod tests {
         let (base, own) = (entry("base", 100), entry("own", 10));
         meter.image(0, &[base.clone(), own.clone()]);
         meter.image(1, std::slice::from_ref(&base));
-        meter.gauge(&base.digest, 100).reuse();
+        meter.gauge(&base.digest, 100).reuse(Right::Asked);
         meter.gauge(&own.digest, 10).add(4);
         let progress = meter.progress();
         assert_eq!(progress.all, Bytes { done: 104, total: 110, reused: 100 });
@@ -203,13 +218,13 @@ mod tests {
                     0..3 => meter.image(kind, &closure(kind)),
                     3..6 => gauge(i).add(bytes),
                     6 => gauge(i).restart(),
-                    7 => gauge(i).reuse(),
+                    7 => gauge(i).reuse(Right::Public),
                     _ => gauge(i).fetched(),
                 }
                 check(&meter)?;
             }
             (0..held.len()).for_each(|image| meter.image(image, &closure(image)));
-            (0..6).for_each(|i| if ends[i] { gauge(i).reuse() } else { gauge(i).fetched() });
+            (0..6).for_each(|i| if ends[i] { gauge(i).reuse(Right::Held) } else { gauge(i).fetched() });
             check(&meter)?;
             let sum = |of: &BTreeSet<usize>| Bytes {
                 done: of.iter().map(|i| sizes[*i]).sum(),

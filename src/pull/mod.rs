@@ -13,6 +13,7 @@ mod preflight;
 mod queue;
 mod receive;
 mod referrers;
+mod renew;
 pub mod repair;
 mod resolve;
 pub mod worker;
@@ -29,7 +30,7 @@ use tokio::task::block_in_place;
 
 use fetch::Fetcher;
 use meter::Meter;
-use permission::Holdings;
+use permission::{Holdings, Owner};
 use resolve::Resolved;
 
 use crate::{
@@ -38,9 +39,9 @@ use crate::{
         digest::Digest,
         failure::Failure,
         reference::{Reference, RegistryHost},
-        report::{ImageOutcome, Outcome},
+        report::{ImageOutcome, Outcome, ReusedBy},
         request::{Access, PullRequest},
-        root::{Entry, ROOT_FORMAT, Root, RootImage},
+        root::{ROOT_FORMAT, Root, RootImage},
     },
     registry::{Client, Config, CredentialSource},
     store::{self, Lease, Store, StoreError},
@@ -98,6 +99,8 @@ impl Pull {
             store: self.store.id().to_owned(),
             root: None,
             size: 0,
+            resolved: None,
+            proved: None,
             images: self.request.images.iter().map(untouched).collect(),
             failure: None,
             higher_run: None,
@@ -134,20 +137,30 @@ impl Pull {
             listed.into_iter().filter_map(|listed| listed.root.ok()).map(|stored| stored.root).collect();
 
         let wrong = self.wrong(&roots, &lease)?;
-        let before = if wrong.is_empty() { self.answered_before(&roots, &lease)? } else { None };
+        let (before, pinned) = if wrong.is_empty() {
+            (self.answered_before(&roots, &lease).await?, self.pinned(&roots, &lease)?)
+        } else {
+            (None, BTreeMap::new())
+        };
+        // What is taken over whole stays what it was pulled for, and with.
+        let (inputs, credentials) = before.as_ref().map_or_else(
+            || (self.request.inputs.clone(), self.credentials.clone()),
+            |root| (root.inputs.clone(), root.credentials.clone()),
+        );
+        let before = before.map(|root| root.images);
         let done = before.iter().flat_map(|images| sizes(images)).map(|(digest, _)| digest).collect();
-        let mut holdings =
-            Holdings::new(request, &self.credentials, &roots, lease.fetched_before(), self.now);
+        let holdings = self.holdings(&roots, &lease);
         let (images, documents) = match before {
             Some(images) => (images, BTreeMap::new()),
-            None => self.resolve_all(&lease, &holdings).await?,
+            None => self.resolve_all(&lease, &holdings, &roots, &pinned).await?,
         };
-        holdings.add_public(&images);
         let fetcher = Arc::new(Fetcher {
             store: self.store.clone(),
             client: self.client.clone(),
             lease: lease.clone(),
-            holdings,
+            holdings: Mutex::new(holdings),
+            credentials: self.credentials.clone(),
+            now: self.now,
             documents,
             images,
             reuse: request.reuse,
@@ -160,7 +173,7 @@ impl Pull {
         });
         self.preflight(&fetcher, &lease)?;
         let filled = {
-            let filling = self.fill(&fetcher);
+            let filling = self.fill(&fetcher, (&inputs, &credentials));
             tokio::pin!(filling);
             loop {
                 tokio::select! {
@@ -187,6 +200,16 @@ impl Pull {
         Ok(root)
     }
 
+    fn holdings(&self, roots: &[Root], lease: &Lease) -> Holdings {
+        let mut holdings = Holdings::default();
+        holdings.fetched_before(lease.fetched_before());
+        let owner = Owner { cache: &self.request.cache, credentials: &self.credentials };
+        for root in roots {
+            holdings.learn_root(root, &owner, self.now);
+        }
+        holdings
+    }
+
     /// When content was lost: what this cache held and the store still has, but with wrong bytes.
     fn wrong(&self, roots: &[Root], lease: &Lease) -> Result<BTreeSet<Digest>, Ended> {
         let mut wrong = BTreeSet::new();
@@ -208,47 +231,22 @@ impl Pull {
         })
     }
 
-    /// The same request with the same credentials has a complete root: no request needs to go out.
-    fn answered_before(&self, roots: &[Root], lease: &Lease) -> Result<Option<Vec<RootImage>>, Ended> {
-        let request = &self.request;
-        let same = |root: &&Root| {
-            root.cache == request.cache
-                && root.inputs == request.inputs
-                && root.credentials == self.credentials
-        };
-        let Some(root) =
-            roots.iter().filter(same).max_by_key(|root| root.run).filter(|_| !self.resolve_again)
-        else {
-            return Ok(None);
-        };
-        block_in_place(|| {
-            lease.add(&sizes(&root.images))?;
-            for (digest, size) in sizes(&root.images) {
-                if self.store.look(&digest, size)?.is_none() {
-                    return Ok(None);
-                }
-            }
-            for (index, image) in root.images.iter().enumerate() {
-                self.meter.image(index, &image.closure);
-                for entry in &image.closure {
-                    self.meter.gauge(&entry.digest, entry.size).reuse();
-                }
-            }
-            Ok(Some(root.images.clone()))
-        })
-    }
-
     /// Every image, in parallel. All that fail are told at once, before a byte of a layer moves.
     async fn resolve_all(
         &self,
         lease: &Lease,
         holdings: &Holdings,
+        roots: &[Root],
+        pinned: &BTreeMap<Reference, RootImage>,
     ) -> Result<(Vec<RootImage>, BTreeMap<Digest, bytes::Bytes>), Ended> {
         let walker = resolve::Resolver {
             client: &self.client,
             request: &self.request,
             store: &self.store,
             holdings,
+            pull: self,
+            roots,
+            pinned,
             now: self.now,
         };
         let walker = &walker;
@@ -309,7 +307,11 @@ impl Pull {
     }
 
     /// Blobs, then the root, then the last look that makes the root true.
-    async fn fill(&self, fetcher: &Arc<Fetcher>) -> Result<Digest, Ended> {
+    async fn fill(
+        &self,
+        fetcher: &Arc<Fetcher>,
+        (inputs, credentials): (&str, &str),
+    ) -> Result<Digest, Ended> {
         fill::all(fetcher, &self.meter).await.map_err(Ended::Images)?;
         block_in_place(|| self.store.sync_blobs())?;
         let mut left = self.missing(fetcher)?;
@@ -322,8 +324,8 @@ impl Pull {
             cache: self.request.cache.clone(),
             name: self.request.name.clone(),
             run: self.request.run,
-            inputs: self.request.inputs.clone(),
-            credentials: self.credentials.clone(),
+            inputs: inputs.to_owned(),
+            credentials: credentials.to_owned(),
             store: self.store.id().to_owned(),
             serve_private: self.request.serve_private,
             images: fetcher.images.clone(),
@@ -363,14 +365,22 @@ impl Pull {
         for (index, (image, told)) in images.iter().zip(&mut outcome.images).enumerate() {
             told.digest = Some(image.digest.clone());
             told.public = image.public.is_some();
+            told.resolved = Some(image.resolved);
             told.size = image.closure.iter().map(|entry| entry.size).sum();
-            let pulled = |entry: &&Entry| {
-                moved_by.get(&entry.digest) == Some(&index)
-                    && !self.meter.gauge(&entry.digest, entry.size).was_reused()
-            };
-            told.pulled = image.closure.iter().filter(pulled).map(|entry| entry.size).sum();
+            (told.pulled, told.reused_by) = (0, ReusedBy::default());
+            for entry in &image.closure {
+                let right = self.meter.gauge(&entry.digest, entry.size).reused_by();
+                let part = match right {
+                    _ if moved_by.get(&entry.digest) != Some(&index) => &mut told.reused_by.same_run,
+                    Some(right) => told.reused_by.of(right),
+                    None => &mut told.pulled,
+                };
+                *part += entry.size;
+            }
             told.reused = told.size - told.pulled;
         }
+        outcome.resolved = images.iter().map(|image| image.resolved).min();
+        outcome.proved = images.iter().filter_map(|image| image.public).min();
         outcome.size = sizes(images).iter().map(|(_, size)| size).sum();
     }
 }
@@ -408,7 +418,9 @@ fn untouched(reference: &Reference) -> ImageOutcome {
         size: 0,
         pulled: 0,
         reused: 0,
+        reused_by: ReusedBy::default(),
         public: false,
+        resolved: None,
         failure: None,
     }
 }

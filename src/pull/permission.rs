@@ -1,20 +1,25 @@
 //! Dedup is not permission: when may a blob that the store has be used without fetching it?
 //!
-//! (a) this cache held it from that repository with the same credentials; (b) it belongs to an image that is
-//! proved public; (c) that repository, reached without overrides, answers HEAD for it with this cache's
-//! credentials. What this cache fetched itself it may ask for by (c) through its own overrides too, so that
-//! nothing is fetched twice by one cache. Otherwise the blob is fetched and compared; it is stored once anyway.
-//! Pure.
+//! (a) this cache held it from that repository with the same credentials; (b) it belongs to an image that was
+//! proved public by a pull that is complete; (c) the registry that the store has it from, reached without overrides,
+//! answers HEAD for it in that repository with this cache's credentials. A registry that the store does not have it
+//! from is not asked: anybody can run one that says yes to everything, and a manifest of his, public or not, may name
+//! what he never had. What this cache fetched itself it may ask for by (c) wherever it likes, so that nothing is fetched
+//! twice by one cache. Otherwise the blob is fetched and compared; it is stored once anyway. Pure.
 
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::model::{
-    digest::Digest,
-    reference::{Reference, RegistryHost},
-    request::{CacheKey, PullRequest},
-    root::{Root, RootImage},
+use crate::{
+    model::{
+        digest::Digest,
+        reference::{Reference, RegistryHost},
+        report::Right as By,
+        request::CacheKey,
+        root::{Root, RootImage},
+    },
+    store::LeaseFile,
 };
 
 /// A proof that an image is public holds for a week.
@@ -26,12 +31,16 @@ pub(super) struct Holdings {
     from_repository: BTreeSet<(RegistryHost, String, Digest)>,
     by_this_cache: BTreeSet<Digest>,
     public: BTreeSet<Digest>,
+    /// Where blobs of the store were fetched, without overrides.
+    hosts: BTreeSet<(RegistryHost, Digest)>,
+    /// Roots that were read.
+    roots: BTreeSet<(CacheKey, u64)>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Right {
     /// Use it as it is.
-    Free,
+    Free(By),
     /// Use it if one of these images' repositories answers HEAD for it.
     Ask(Vec<usize>),
     /// Fetch it and compare.
@@ -39,44 +48,52 @@ pub(super) enum Right {
 }
 
 impl Holdings {
-    /// `fetched`: what earlier attempts of this cache fetched, by their leases.
-    pub(super) fn new(
-        request: &PullRequest,
-        credentials: &str,
-        roots: &[Root],
-        fetched: impl IntoIterator<Item = Digest>,
-        now: Timestamp,
-    ) -> Self {
-        let mut holdings = Self { by_this_cache: fetched.into_iter().collect(), ..Self::default() };
-        for root in roots {
-            let own = same_owner(&root.cache, &request.cache);
-            for image in &root.images {
-                for entry in &image.closure {
-                    if own && root.credentials == credentials {
-                        holdings.from_repository.insert(place(image, &entry.digest));
-                    }
-                    if own {
-                        holdings.by_this_cache.insert(entry.digest.clone());
-                    }
-                    if image.public.is_some_and(|proof| now.duration_since(proof) < PROOF_LIFE) {
-                        holdings.public.insert(entry.digest.clone());
-                    }
+    /// One root more, if it is new. `now`: proofs are as old as that says.
+    pub(super) fn learn_root(&mut self, root: &Root, owner: &Owner<'_>, now: Timestamp) {
+        if !self.roots.insert((root.cache.clone(), root.run)) {
+            return;
+        }
+        let own = owner.is(&root.cache);
+        for image in &root.images {
+            for entry in &image.closure {
+                if own && root.credentials == owner.credentials {
+                    self.from_repository.insert(place(image, &entry.digest));
+                }
+                if own {
+                    self.by_this_cache.insert(entry.digest.clone());
+                }
+                if image.public.is_some_and(|proof| now.duration_since(proof) < PROOF_LIFE) {
+                    self.public.insert(entry.digest.clone());
+                }
+                if !image.overridden {
+                    self.hosts.insert((image.reference.host().clone(), entry.digest.clone()));
                 }
             }
         }
-        holdings
+    }
+
+    /// What a pull fetched that has no root yet.
+    pub(super) fn learn_lease(&mut self, lease: &LeaseFile, owner: &Owner<'_>) {
+        if owner.is(&lease.cache) {
+            self.by_this_cache.extend(lease.fetched.iter().cloned());
+        }
+        for (host, digests) in &lease.hosts {
+            self.hosts.extend(digests.iter().map(|digest| (host.clone(), digest.clone())));
+        }
+    }
+
+    pub(super) fn knows(&self, cache: &CacheKey, run: u64) -> bool {
+        self.roots.contains(&(cache.clone(), run))
+    }
+
+    pub(super) fn fetched_before(&mut self, digests: impl IntoIterator<Item = Digest>) {
+        self.by_this_cache.extend(digests);
     }
 
     /// Whether this cache held it from that repository with the same credentials.
     pub(super) fn held_from(&self, reference: &Reference, digest: &Digest) -> bool {
         let place = (reference.host().clone(), reference.repository().to_owned(), digest.clone());
         self.from_repository.contains(&place)
-    }
-
-    /// Images of this very run that were proved public count too.
-    pub(super) fn add_public(&mut self, images: &[RootImage]) {
-        let public = images.iter().filter(|image| image.public.is_some());
-        self.public.extend(public.flat_map(|image| &image.closure).map(|entry| entry.digest.clone()));
     }
 
     /// `sources`: the images of the run that hold the digest.
@@ -92,15 +109,35 @@ impl Holdings {
         }
         let of = |index: &&usize| images.get(**index);
         let held = |image: &RootImage| self.from_repository.contains(&place(image, digest));
-        if self.public.contains(digest) || sources.iter().filter_map(|index| of(&index)).any(held) {
-            return Right::Free;
+        if sources.iter().filter_map(|index| of(&index)).any(held) {
+            return Right::Free(By::Held);
+        }
+        if self.public.contains(digest) {
+            return Right::Free(By::Public);
         }
         let own = self.by_this_cache.contains(digest);
-        let may_ask = |index: &&usize| of(index).is_some_and(|image| own || !image.overridden);
+        let has_it = |image: &RootImage| {
+            !image.overridden && self.hosts.contains(&(image.reference.host().clone(), digest.clone()))
+        };
+        let may_ask = |index: &&usize| of(index).is_some_and(|image| own || has_it(image));
         match sources.iter().filter(may_ask).copied().collect::<Vec<_>>() {
             askable if askable.is_empty() => Right::Fetch,
             askable => Right::Ask(askable),
         }
+    }
+}
+
+/// Whose pull it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owner<'a> {
+    pub cache: &'a CacheKey,
+    /// Hash of the credentials at hand.
+    pub credentials: &'a str,
+}
+
+impl Owner<'_> {
+    fn is(&self, cache: &CacheKey) -> bool {
+        same_owner(cache, self.cache)
     }
 }
 
@@ -130,19 +167,27 @@ mod tests {
         Root { credentials: credentials.into(), ..samples::root(cache, 1, vec![image]) }
     }
 
-    fn request(cache: &str) -> PullRequest {
-        samples::request(cache, vec![])
+    fn holdings(cache: &str, credentials: &str, roots: &[Root]) -> Holdings {
+        let (mut holdings, cache) = (Holdings::default(), cache.parse().unwrap());
+        let owner = Owner { cache: &cache, credentials };
+        for root in roots {
+            holdings.learn_root(root, &owner, Timestamp::UNIX_EPOCH);
+        }
+        holdings
     }
 
     fn right(roots: &[Root], fetched: &[Digest], wanted: RootImage) -> Right {
-        let holdings =
-            Holdings::new(&request("mine"), "alice", roots, fetched.to_vec(), Timestamp::UNIX_EPOCH);
+        let mut holdings = holdings("mine", "alice", roots);
+        holdings.fetched_before(fetched.to_vec());
         holdings.right(&layer(), &[0], &[wanted], true)
     }
 
     #[test]
     fn what_this_cache_held_from_there_with_these_credentials_is_free() {
-        assert_eq!(right(&[root("mine", "alice", image("r.io/a"))], &[], image("r.io/a")), Right::Free);
+        assert_eq!(
+            right(&[root("mine", "alice", image("r.io/a"))], &[], image("r.io/a")),
+            Right::Free(By::Held)
+        );
     }
 
     #[test]
@@ -170,21 +215,42 @@ mod tests {
     #[test]
     fn a_layer_of_a_public_image_is_free_while_the_proof_is_fresh() {
         let proved = |at| root("theirs", "bob", RootImage { public: Some(at), ..image("hub/x") });
-        assert_eq!(right(&[proved(Timestamp::UNIX_EPOCH)], &[], image("r.io/a")), Right::Free);
+        assert_eq!(right(&[proved(Timestamp::UNIX_EPOCH)], &[], image("r.io/a")), Right::Free(By::Public));
         let stale = Timestamp::UNIX_EPOCH - PROOF_LIFE;
-        assert_eq!(right(&[proved(stale)], &[], image("r.io/a")), Right::Ask(vec![0]));
+        assert_eq!(right(&[proved(stale)], &[], image("hub/y")), Right::Ask(vec![0]));
+        assert_eq!(right(&[proved(stale)], &[], image("r.io/a")), Right::Fetch);
+    }
+
+    #[test]
+    fn a_registry_that_the_store_does_not_have_a_layer_from_is_not_even_asked() {
+        let victims = root("theirs", "alice", image("r.io/private"));
+        // Of his own, over verified TLS, public, and it would answer HEAD for anything.
+        for public in [None, Some(Timestamp::UNIX_EPOCH)] {
+            let attackers = RootImage { public, ..image("evil.io/x") };
+            assert_eq!(right(std::slice::from_ref(&victims), &[], attackers), Right::Fetch);
+        }
+        let led = root("other", "", RootImage { overridden: true, ..image("evil.io/x") });
+        assert_eq!(right(&[victims, led], &[], image("evil.io/x")), Right::Fetch, "overrides prove nothing");
+    }
+
+    #[test]
+    fn a_pull_that_has_no_root_yet_says_where_it_fetched_from() {
+        let lease = LeaseFile {
+            fetched: [layer()].into(),
+            hosts: [("r.io".parse().unwrap(), [layer()].into())].into(),
+            ..LeaseFile::new(&"theirs".parse().unwrap(), "who")
+        };
+        let cache = "mine".parse().unwrap();
+        let mut holdings = Holdings::default();
+        holdings.learn_lease(&lease, &Owner { cache: &cache, credentials: "" });
+        let right = |name: &str| holdings.right(&layer(), &[0], &[image(name)], true);
+        assert_eq!((right("r.io/a"), right("evil.io/x")), (Right::Ask(vec![0]), Right::Fetch));
     }
 
     #[test]
     fn caches_made_by_hand_are_one_persons() {
-        let holdings = Holdings::new(
-            &request("local-b"),
-            "",
-            &[root("local-a", "", image("r.io/a"))],
-            [],
-            Timestamp::UNIX_EPOCH,
-        );
-        assert_eq!(holdings.right(&layer(), &[0], &[image("r.io/a")], true), Right::Free);
+        let holdings = holdings("local-b", "", &[root("local-a", "", image("r.io/a"))]);
+        assert_eq!(holdings.right(&layer(), &[0], &[image("r.io/a")], true), Right::Free(By::Held));
         assert_eq!(
             holdings.right(&layer(), &[0], &[image("r.io/a")], false),
             Right::Fetch,

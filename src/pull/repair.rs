@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream};
+use jiff::Timestamp;
 use tokio::task::block_in_place;
 
 use super::{
@@ -15,7 +16,6 @@ use super::{
     fetch::{self, Fetcher},
     fill,
     meter::Meter,
-    permission::Holdings,
     plan,
     queue::Then,
 };
@@ -92,7 +92,9 @@ impl Repair {
             store: self.store.clone(),
             client: self.client.clone(),
             lease,
-            holdings: Holdings::default(),
+            holdings: Mutex::default(),
+            credentials: String::new(),
+            now: Timestamp::UNIX_EPOCH,
             documents: BTreeMap::new(),
             images,
             reuse: false,

@@ -1,14 +1,19 @@
 //! From a reference to everything it needs: the index, the manifests of the wanted platforms, their configs and
 //! layers. Small documents go into the store as they come; layers only get a line in the closure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use tokio::task::block_in_place;
 
-use super::{permission::Holdings, referrers};
+use super::{
+    Pull,
+    permission::Holdings,
+    referrers,
+    renew::{known_proof, proof},
+};
 use crate::{
     model::{
         class::Class,
@@ -17,10 +22,10 @@ use crate::{
         platform::Platform,
         reference::Reference,
         request::PullRequest,
-        root::{Entry, EntryKind, RootImage},
+        root::{Entry, EntryKind, Root, RootImage},
     },
     registry::{
-        Client, Publicity, RawManifest, choose,
+        Client, RawManifest, choose,
         manifest::{Child, Descriptor, Document},
     },
     store::Store,
@@ -48,11 +53,23 @@ pub(super) struct Resolver<'a> {
     pub request: &'a PullRequest,
     pub store: &'a Store,
     pub holdings: &'a Holdings,
+    pub pull: &'a Pull,
+    /// What the store had before.
+    pub roots: &'a [Root],
+    /// What needs no answer.
+    pub pinned: &'a BTreeMap<Reference, RootImage>,
     pub now: Timestamp,
 }
 
 pub(super) async fn resolve(resolver: &Resolver<'_>, reference: &Reference) -> Result<Resolved, Failure> {
     let Resolver { client, request, now, .. } = *resolver;
+    if let Some(image) = resolver.pinned.get(reference) {
+        let public = match image.public {
+            Some(known) => proof(client, reference, &image.digest, now).await.unwrap_or(Some(known)),
+            None => None,
+        };
+        return Ok(Resolved { image: RootImage { public, ..image.clone() }, documents: Vec::new() });
+    }
     let top = client.resolve(reference).await?;
     let mut walk = Walk {
         resolver,
@@ -96,8 +113,15 @@ pub(super) async fn resolve(resolver: &Resolver<'_>, reference: &Reference) -> R
     let media_type = walk.closure.first().map(|entry| entry.media_type.clone()).unwrap_or_default();
     // An anonymous answer that proves nothing does not prove more the second time, unless another host is asked.
     let asked = top.anonymous && !request.access(reference.host()).overridden;
-    let public = top.public || (!asked && proved_public(client, reference, &top.digest).await);
-    let public = public.then_some(now);
+    let public = if top.public {
+        Some(now)
+    } else if asked {
+        None
+    } else {
+        // A failure of that question is no failure of the pull, and takes no proof back.
+        let known = || known_proof(resolver.roots, resolver.pull, reference, &top.digest);
+        proof(client, reference, &top.digest, now).await.unwrap_or_else(|_| known())
+    };
     let image = RootImage {
         reference: reference.clone(),
         digest: top.digest,
@@ -111,13 +135,6 @@ pub(super) async fn resolve(resolver: &Resolver<'_>, reference: &Reference) -> R
         referrers,
     };
     Ok(Resolved { image, documents: walk.documents })
-}
-
-/// Everybody may have it: the real host answers for this digest without credentials. A failure of that question
-/// is no proof, and no failure of the pull either.
-async fn proved_public(client: &Client, reference: &Reference, digest: &Digest) -> bool {
-    let answer = client.is_public(reference.host(), reference.repository(), digest).await;
-    matches!(answer, Ok(Publicity::Proved))
 }
 
 impl Resolver<'_> {

@@ -95,6 +95,8 @@ fn not_begun(request: Option<&PullRequest>, failure: Failure) -> Outcome {
         store: String::new(),
         root: None,
         size: 0,
+        resolved: None,
+        proved: None,
         images: request
             .map(|request| request.images.iter().map(super::untouched).collect())
             .unwrap_or_default(),

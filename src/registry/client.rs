@@ -99,9 +99,10 @@ pub enum Publicity {
     Proved,
     /// 401 or 403 without credentials.
     Denied,
-    /// The answer proves nothing: the host is inside or not verified, and the operator does not list it; or it
-    /// has no such content.
+    /// The answer proves nothing: the host is inside or not verified, and the operator does not list it.
     Unproved,
+    /// It has no such content.
+    Absent,
 }
 
 /// Cheap to clone; clones share connections, tokens and pauses.
@@ -343,8 +344,9 @@ impl Client {
                 Ok(Some(true)) => return Ok(Publicity::Proved),
                 Ok(_) => return Ok(Publicity::Unproved),
                 Err(f) if f.class == Class::Auth => return Ok(Publicity::Denied),
-                Err(f) if f.class == Class::NotFound => return Ok(Publicity::Unproved),
-                Err(f) if retry.again(&f, self.limits()).await => {}
+                Err(f) if f.class == Class::NotFound => return Ok(Publicity::Absent),
+                // The pull waits for the answer and can do without it: silence is not waited out again and again.
+                Err(f) if f.class != Class::Timeout && retry.again(&f, self.limits()).await => {}
                 Err(f) => return Err(f.of(format!("{host}/{repository}@{digest}"))),
             }
         }

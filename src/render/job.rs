@@ -40,7 +40,7 @@ const USER: i64 = 65532;
 /// A backstop only: the controller ends a Job that makes no progress much earlier.
 const DEADLINE_SECONDS: i64 = 24 * 3600;
 /// Enough to write a report; what is downloaded is on the disk already.
-const STOP_SECONDS: i64 = 10;
+pub(super) const STOP_SECONDS: i64 = 10;
 
 pub(super) const STORE: &str = "store";
 const REQUEST: &str = "request";
@@ -140,26 +140,48 @@ pub(super) fn template(
             host_aliases: place::host_aliases(pod),
             dns_policy: dns.as_ref().and_then(|(policy, _)| policy.map(str::to_owned)),
             dns_config: dns.map(|(_, config)| config),
-            image_pull_secrets: Some(
-                worker.pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect(),
-            ),
-            security_context: Some(PodSecurityContext {
-                run_as_non_root: Some(true),
-                run_as_user: Some(USER),
-                run_as_group: Some(USER),
-                fs_group: Some(USER),
-                // Else the kubelet rewrites modes and times of the whole store at every mount.
-                fs_group_change_policy: Some("OnRootMismatch".to_owned()),
-                seccomp_profile: Some(SeccompProfile {
-                    type_: "RuntimeDefault".to_owned(),
-                    localhost_profile: None,
-                }),
-                ..PodSecurityContext::default()
-            }),
+            image_pull_secrets: Some(pull_secrets(worker)),
+            security_context: Some(pod_security()),
             containers: vec![container],
             volumes: Some(volumes),
             ..PodSpec::default()
         }),
+    }
+}
+
+pub(super) fn pull_secrets(worker: &Worker) -> Vec<LocalObjectReference> {
+    worker.pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect()
+}
+
+pub(super) fn pod_security() -> PodSecurityContext {
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: Some(USER),
+        run_as_group: Some(USER),
+        fs_group: Some(USER),
+        // Else the kubelet rewrites modes and times of the whole store at every mount.
+        fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        ..PodSecurityContext::default()
+    }
+}
+
+pub(super) fn container_security() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        run_as_non_root: Some(true),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+        ..SecurityContext::default()
+    }
+}
+
+pub(super) fn mount(name: &str, read_only: bool) -> VolumeMount {
+    VolumeMount {
+        name: name.to_owned(),
+        mount_path: format!("/{name}"),
+        read_only: Some(read_only),
+        ..VolumeMount::default()
     }
 }
 
@@ -177,16 +199,6 @@ fn container(worker: &Worker) -> Container {
     working(worker, args, vec![mount(STORE, false), mount(REQUEST, true), mount(CREDENTIALS, true)])
 }
 
-/// A volume is mounted under its name.
-pub(super) fn mount(name: &str, read_only: bool) -> VolumeMount {
-    VolumeMount {
-        name: name.to_owned(),
-        mount_path: format!("/{name}"),
-        read_only: Some(read_only),
-        ..VolumeMount::default()
-    }
-}
-
 pub(super) fn working(worker: &Worker, args: Vec<String>, mounts: Vec<VolumeMount>) -> Container {
     Container {
         name: CONTAINER.to_owned(),
@@ -194,13 +206,7 @@ pub(super) fn working(worker: &Worker, args: Vec<String>, mounts: Vec<VolumeMoun
         image_pull_policy: worker.pull_policy.clone(),
         args: Some(args),
         resources: Some(worker.resources.clone()),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            read_only_root_filesystem: Some(true),
-            run_as_non_root: Some(true),
-            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
-            ..SecurityContext::default()
-        }),
+        security_context: Some(container_security()),
         volume_mounts: Some(mounts),
         ..Container::default()
     }
@@ -245,7 +251,7 @@ fn affinity(pod: &PodShape, worker: &Worker) -> Option<Affinity> {
 }
 
 /// The mirror carries the same label and the same term, so that all of them meet on the volume's node.
-fn beside_the_store(claim: &str) -> PodAffinity {
+pub(super) fn beside_the_store(claim: &str) -> PodAffinity {
     let labels: BTreeMap<String, String> = [(STORE_LABEL.to_owned(), claim.to_owned())].into();
     PodAffinity {
         required_during_scheduling_ignored_during_execution: Some(vec![PodAffinityTerm {
@@ -321,7 +327,8 @@ pub(crate) mod tests {
             "host namespaces",
         );
         for volume in pod.volumes.iter().flatten() {
-            need(volume.secret.is_some() || volume.persistent_volume_claim.is_some(), "volume types");
+            let harmless = volume.secret.is_some() || volume.projected.is_some();
+            need(harmless || volume.persistent_volume_claim.is_some(), "volume types");
         }
         for container in &pod.containers {
             let own = container.security_context.clone().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! What we create in the cluster: the pull Job and its two Secrets, made of a pull request and the operator's
-//! settings; the volume of a snapshot, the Job that fills it, and the snapshot. Pure. Nothing a user writes reaches securityContext, hostPath, nodeName, service account or image.
+//! settings; the gc Job with its list of living caches; the volume of a snapshot, the Job that fills it, and the
+//! snapshot. Pure. Nothing a user writes reaches securityContext, hostPath, nodeName, service account or image.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ use crate::{
 };
 
 pub mod export;
+pub mod gc;
 pub mod job;
 mod place;
 pub mod secret;

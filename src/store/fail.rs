@@ -1,6 +1,6 @@
 //! What can be done to a store in test builds, and in no other: die at its n-th change as if killed there
 //! (`IMAGECACHE_DIE_AT=n`), be refused the n-th change by the disk (`IMAGECACHE_FAIL_AT=n:ENOSPC`; with `n+` also all
-//! that follow), and do without locks (`IMAGECACHE_NO_LOCKS`). The protocol promises that none of it loses anything;
+//! that follow) or break down there (`n:PANIC`), and do without locks (`IMAGECACHE_NO_LOCKS`). The protocol promises that none of it loses anything;
 //! `tests/kills.rs` and `tests/faults.rs` try it.
 
 use std::os::fd::AsFd;
@@ -23,14 +23,14 @@ pub(super) enum Change {
 pub(super) fn before(change: Change) -> Result<(), Errno> {
     die();
     let Some(script) = SCRIPT.as_ref() else { return Ok(()) };
-    let full = matches!(script.errno, Errno::NOSPC | Errno::DQUOT);
+    let full = matches!(script.errno, Some(Errno::NOSPC | Errno::DQUOT));
     if full && change == Change::Keep {
         return Ok(());
     }
     let n = script.seen.fetch_add(1, Relaxed) + 1;
     if n == script.at || script.on && n > script.at {
         tracing::warn!(n, ?change, errno = ?script.errno, "IMAGECACHE_FAIL_AT");
-        return Err(script.errno);
+        return Err(script.errno.unwrap_or_else(|| panic!("as IMAGECACHE_FAIL_AT says")));
     }
     Ok(())
 }
@@ -69,7 +69,8 @@ use std::sync::{
 struct Script {
     at: u64,
     on: bool,
-    errno: Errno,
+    /// None: a panic.
+    errno: Option<Errno>,
     seen: AtomicU64,
 }
 
@@ -78,10 +79,11 @@ static SCRIPT: LazyLock<Option<Script>> = LazyLock::new(|| {
     let text = std::env::var("IMAGECACHE_FAIL_AT").ok()?;
     let (at, errno) = text.split_once(':')?;
     let errno = match errno {
-        "ENOSPC" => Errno::NOSPC,
-        "EDQUOT" => Errno::DQUOT,
-        "EIO" => Errno::IO,
-        "EROFS" => Errno::ROFS,
+        "ENOSPC" => Some(Errno::NOSPC),
+        "EDQUOT" => Some(Errno::DQUOT),
+        "EIO" => Some(Errno::IO),
+        "EROFS" => Some(Errno::ROFS),
+        "PANIC" => None,
         _ => return None,
     };
     let at = at.strip_suffix('+').map_or((at, false), |at| (at, true));

@@ -12,7 +12,7 @@ use rustix::fs::AtFlags;
 use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError, folder::seen, ingest::NOW, random_name, roots::Format};
-use crate::model::{digest::Digest, request::CacheKey};
+use crate::model::{digest::Digest, reference::RegistryHost, request::CacheKey};
 
 const LEASE_FORMAT: u32 = 1;
 /// Older leases reserve no space: their owners touch them every few minutes at most.
@@ -32,6 +32,23 @@ pub struct LeaseFile {
     /// registries for these again by HEAD instead of fetching them twice, whatever its settings.
     #[serde(default)]
     pub fetched: BTreeSet<Digest>,
+    /// The registries that gave it, reached without overrides: they may be asked who else may have it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hosts: BTreeMap<RegistryHost, BTreeSet<Digest>>,
+}
+
+impl LeaseFile {
+    pub fn new(cache: &CacheKey, who: &str) -> Self {
+        Self {
+            format: LEASE_FORMAT,
+            cache: cache.clone(),
+            who: who.to_owned(),
+            to_fetch: 0,
+            blobs: BTreeMap::new(),
+            fetched: BTreeSet::new(),
+            hosts: BTreeMap::new(),
+        }
+    }
 }
 
 /// Removed when dropped, unless it says what was fetched: then the next attempt of the cache takes it over, and a
@@ -50,19 +67,15 @@ impl Store {
     pub fn lease(&self, cache: &CacheKey, who: &str) -> Result<Lease, StoreError> {
         let leases = &self.inner.leases;
         let mut earlier = Vec::new();
-        let mut file = LeaseFile {
-            format: LEASE_FORMAT,
-            cache: cache.clone(),
-            who: who.to_owned(),
-            to_fetch: 0,
-            blobs: BTreeMap::new(),
-            fetched: BTreeSet::new(),
-        };
+        let mut file = LeaseFile::new(cache, who);
         for name in leases.names()? {
             // One that went meanwhile, or that a newer version wrote, is not ours to take over.
             let Some(old) = read(self, &name).filter(|old| old.cache == *cache) else { continue };
             file.blobs.extend(old.blobs.into_iter().filter(|(digest, _)| old.fetched.contains(digest)));
             file.fetched.extend(old.fetched);
+            for (host, digests) in old.hosts {
+                file.hosts.entry(host).or_default().extend(digests);
+            }
             earlier.push(name);
         }
         let fetched_before = file.fetched.clone();
@@ -151,14 +164,22 @@ impl Lease {
 
     /// Says that this blob was fetched and is durable.
     pub fn fetched(&self, digest: &Digest) -> Result<(), StoreError> {
-        self.fetched_all([digest])
+        self.fetched_all([(digest, None)])
     }
 
-    /// The same of several blobs, in one write.
-    pub fn fetched_all<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>) -> Result<(), StoreError> {
+    /// The same of several blobs, in one write; each with the registry that gave it, if no override led there.
+    pub fn fetched_all<'a>(
+        &self,
+        blobs: impl IntoIterator<Item = (&'a Digest, Option<&'a RegistryHost>)>,
+    ) -> Result<(), StoreError> {
         let mut file = self.locked();
         let before = file.fetched.len();
-        file.fetched.extend(digests.into_iter().cloned());
+        for (digest, host) in blobs {
+            file.fetched.insert(digest.clone());
+            if let Some(host) = host {
+                file.hosts.entry(host.clone()).or_default().insert(digest.clone());
+            }
+        }
         if file.fetched.len() == before {
             return Ok(());
         }

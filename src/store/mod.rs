@@ -54,7 +54,7 @@ pub use condemned::Mark;
 pub use error::StoreError;
 pub use ingest::Ingest;
 pub use layout::Space;
-pub use lease::{Lease, ListedLease};
+pub use lease::{Lease, LeaseFile, ListedLease};
 pub use lock::Lock;
 pub use ranges::Ranges;
 pub use roots::{ListedRoot, StoredRoot};

@@ -8,14 +8,7 @@ use super::{
     folder::seen,
     roots::{REMOVED, numbered},
 };
-use crate::model::digest::Digest;
-
-/// Files that nobody needs any more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Remains {
-    pub files: usize,
-    pub bytes: u64,
-}
+use crate::model::{collected::Remains, digest::Digest};
 
 impl Store {
     /// Removes unfinished downloads (data files and what lies beside them) that no lease names and nobody wrote to

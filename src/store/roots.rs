@@ -81,6 +81,18 @@ impl Store {
         seen(self.read_root(&folder, cache, run))
     }
 
+    /// The root of a cache that has this digest, of whichever run.
+    pub fn root_by_digest(
+        &self,
+        cache: &CacheKey,
+        digest: &Digest,
+    ) -> Result<Option<StoredRoot>, StoreError> {
+        let Some(folder) = self.cache_folder(cache)? else { return Ok(None) };
+        let there =
+            runs(&folder)?.into_iter().rev().filter_map(|run| self.read_root(&folder, cache, run).ok());
+        Ok(there.into_iter().find(|root| root.digest == *digest))
+    }
+
     /// The name of every root that is there, sorted.
     pub fn list_roots(&self) -> Result<Vec<(CacheKey, u64)>, StoreError> {
         let mut list = Vec::new();

@@ -7,7 +7,10 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod clock;
+mod collect;
 mod definition;
+mod life;
 mod manifests;
 mod policy;
 mod rights;

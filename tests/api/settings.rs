@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     path::Path,
-    process::Stdio,
+    process::{Command, Stdio},
     sync::{LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
@@ -29,15 +29,15 @@ use crate::{
     world::image_cache,
 };
 
-const SYSTEM: &str = "imagecache-system";
+pub const SYSTEM: &str = "imagecache-system";
 
-struct World {
-    cluster: Cluster,
-    _controller: Guard,
+pub struct World {
+    pub cluster: Cluster,
+    controller: Option<Guard>,
 }
 
 /// One test at a time: the documented objects all have the same name.
-fn world() -> MutexGuard<'static, World> {
+pub fn world() -> MutexGuard<'static, World> {
     static WORLD: LazyLock<Mutex<World>> = LazyLock::new(|| Mutex::new(start()));
     WORLD.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -52,24 +52,28 @@ fn start() -> World {
             "metadata": {"name": name, "namespace": namespace}, "stringData": {".dockerconfigjson": login}});
         cluster.send(&secret, &["apply"]).succeeded("a pull secret");
     }
-    let controller = controller(&cluster.dir);
-    World { cluster, _controller: controller }
+    let mut world = World { cluster, controller: None };
+    world.start_controller();
+    world
 }
 
 /// The controller as it runs outside a cluster. What it says is in the cluster's folder.
-fn controller(dir: &Path) -> Guard {
+fn controller(dir: &Path, binary: &Path, more: impl FnOnce(&mut Command)) -> Guard {
     let log = File::create(dir.join("controller.log")).unwrap();
     let namespace = format!("--namespace={SYSTEM}");
-    let arguments = ["controller", "--listen=127.0.0.1:0", "--worker-image=imagecache:test", &namespace];
+    let arguments = [
+        "controller",
+        "--listen=127.0.0.1:0",
+        "--worker-image=imagecache:test",
+        "--max-jobs=100",
+        "--max-jobs-per-registry=100",
+        &namespace,
+    ];
     let errors = log.try_clone().unwrap();
-    Guard::process_with(
-        Path::new(env!("CARGO_BIN_EXE_imagecache")),
-        &arguments,
-        Stdio::from(log),
-        |command| {
-            command.env("KUBECONFIG", dir.join("kubeconfig")).stderr(errors);
-        },
-    )
+    Guard::process_with(binary, &arguments, Stdio::from(log), |command| {
+        command.env("KUBECONFIG", dir.join("kubeconfig")).stderr(errors);
+        more(command);
+    })
 }
 
 /// The manifests of tests/seeds by file name, with their text.
@@ -85,6 +89,19 @@ fn seeds() -> BTreeMap<String, (String, Value)> {
 }
 
 impl World {
+    pub fn stop_controller(&mut self) {
+        self.controller = None;
+    }
+
+    pub fn start_controller(&mut self) {
+        self.start_controller_with(Path::new(env!("CARGO_BIN_EXE_imagecache")), |_| {});
+    }
+
+    pub fn start_controller_with(&mut self, binary: &Path, more: impl FnOnce(&mut Command)) {
+        let dir = &self.cluster.dir;
+        self.controller.get_or_insert_with(|| controller(dir, binary, more));
+    }
+
     /// Applies the object, compares what the controller says with what the table makes of it, and removes it.
     fn try_out(&self, file: &str, text: &str, object: &Value) {
         let cluster = &self.cluster;

@@ -132,9 +132,8 @@ csi_volumes() {
 	check "csi: is what the volume is now" says changed "${k[@]}" logs cloner
 
 	claim many csi ReadOnlyMany 100Mi VolumeSnapshot shot >/dev/null
-	for name in reader1 reader2; do
-		pod $name many 'sha256sum </data/file; touch /data/new; sleep 600' true >/dev/null
-	done
+	pod reader1 many 'sha256sum </data/file; touch /data/new; sleep 600' >/dev/null
+	pod reader2 many 'sha256sum </data/file; touch /data/new; sleep 600' true >/dev/null
 	for name in reader1 reader2; do
 		check "csi: ReadOnlyMany: $name has it" eventually says "$sum" "${k[@]}" logs $name
 		check "csi: and cannot write" eventually says 'Read-only file system' "${k[@]}" logs $name
@@ -148,7 +147,7 @@ csi_volumes() {
 	check "csi: ReadWriteMany: one writes" phase pod/two Succeeded
 	check "csi: another sees it" phase pod/one Succeeded
 	if [ "$kind" = btrfs ]; then
-		pod hog shared 'head -c 200000000 /dev/zero >/data/big' >/dev/null
+		pod hog shared 'dd if=/dev/zero of=/data/big bs=1M count=200' >/dev/null
 		check "csi: a volume takes no more than its size" phase pod/hog Failed
 		check "csi: and says so" says 'quota exceeded' "${k[@]}" logs hog
 	fi
@@ -223,7 +222,8 @@ csi_faults() {
 
 # csi_parts stops and kills what runs.
 csi_parts() {
-	local id
+	local id half
+	half=volumes/vol-$(printf '0%.0s' {1..32})
 	check "csi: a part is named" says 'name csi-driver' cluster csi "$dir" stop nothing
 	check "csi: the controller stops" cluster csi "$dir" stop snapshot-controller
 	check "csi: it does" empty cluster exec "$dir" pgrep -x snapshot-contro
@@ -237,8 +237,12 @@ csi_parts() {
 
 	check "csi: the driver stops" cluster csi "$dir" stop csi-driver
 	claim without csi ReadWriteOnce 100Mi >/dev/null
+	# As if it had been killed in the middle of CreateVolume.
+	cluster exec "$dir" sh -c "cd $dir/csi/pool && { btrfs subvolume create $half || mkdir $half; }" >/dev/null 2>&1
+	check "csi: something unfinished is there" in_pool "$half"
 	check "csi: and starts" cluster csi "$dir" start csi-driver
 	check "csi: a claim made without it is bound" phase pvc/without Bound
+	check "csi: what was unfinished is gone" refused in_pool "$half"
 	check "csi: the driver is killed" cluster exec "$dir" kill -9 "$(<"$dir/csi/running/csi-driver")"
 	pod after without 'echo after >/data/file' >/dev/null
 	check "csi: and comes back by itself" phase pod/after Succeeded

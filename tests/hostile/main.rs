@@ -22,7 +22,7 @@ use imagecache::{
         digest::Digest,
         failure::Failure,
         reference::Reference,
-        request::{Access, Dialect, PullRequest, Transport},
+        request::{Access, PullRequest, Transport},
     },
     ops::clock,
     pull::{self, Pull, meter::Meter},
@@ -87,27 +87,8 @@ impl World {
         let access = BTreeMap::from([(registry.host.clone(), Access { transport, overridden: true })]);
         let images: Vec<Reference> = vec![format!("{}/app:1", registry.host).parse().unwrap()];
         let platforms = vec!["linux/amd64".parse().unwrap()];
-        let request = PullRequest {
-            cache: "cache".parse().unwrap(),
-            name: "cache".to_owned(),
-            run: 1,
-            inputs: String::new(),
-            images,
-            platforms,
-            size_limit: None,
-            access,
-            reuse: true,
-            public_registries: vec![],
-            credentials_over_http: true,
-            serve_private: false,
-            attestations: false,
-            referrers: false,
-            recheck: false,
-            dialect: Dialect::Eci,
-            lookup: imagecache::model::lookup::Lookup::default(),
-            acr_domains: BTreeMap::new(),
-        }
-        .with_inputs();
+        let request = PullRequest { platforms, access, ..PullRequest::new("cache".parse().unwrap(), images) }
+            .with_inputs();
         Self { registry, other, request, row }
     }
 

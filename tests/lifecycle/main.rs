@@ -4,10 +4,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod any_order;
+mod clocks;
+mod edits;
 mod losses;
+mod refresh;
 mod settings;
+mod settle;
 mod snapshots;
 mod storage;
+mod walk;
 mod world;
 
 use std::time::Duration;

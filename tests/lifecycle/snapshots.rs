@@ -176,7 +176,30 @@ fn content_that_is_pulled_again_and_is_the_same_needs_no_other_snapshot() {
     world.reconcile();
     assert_eq!((at(&world).0.as_str(), said(&world).1.as_str()), ("Ready", "SnapshotLost"));
     world.settle();
-    assert_eq!(world.storage.runs(), [2]);
+    assert_eq!(world.storage.runs(), [1], "named after the run that brought it");
+}
+
+#[test]
+fn a_refresh_costs_no_readiness_and_takes_a_snapshot_only_of_what_changed() {
+    let mut world = ready();
+    let refresh = |world: &mut World, value: &str| {
+        world.ask_anew(value);
+        world.reconcile();
+        world.reconcile();
+        world.job_ends(false);
+        world.reconcile();
+        assert!(world.condition("Ready").0 && world.condition("Available").0);
+    };
+    refresh(&mut world, "1");
+    assert_eq!((world.run(), said(&world).0, world.storage.runs()), (2, true, vec![1]), "nothing changed");
+    assert!(world.plan().unwrap().actions.is_empty());
+    world.push("docker.io/library/nginx:1");
+    refresh(&mut world, "2");
+    assert_eq!((world.run(), said(&world).0, at(&world).0.as_str()), (3, false, "Ready"));
+    assert_eq!((world.storage.runs(), world.status().snapshot.unwrap().run), (vec![1], 1));
+    world.settle();
+    assert_eq!((at(&world), said(&world).0), (is("Ready", "Complete", "100%"), true));
+    assert_eq!((world.storage.runs(), world.status().snapshot.unwrap().run), (vec![3], 3));
 }
 
 #[test]
@@ -396,7 +419,7 @@ fn an_export_that_does_not_find_the_content_says_that_it_is_lost_and_it_is_pulle
     world.storage.broken = None;
     assert_eq!((at(&world).0.as_str(), at(&world).1.as_str()), ("Creating", "ContentLost"));
     world.settle();
-    assert_eq!((world.phase().as_str(), world.run(), world.storage.runs()), ("Ready", 2, vec![2]));
+    assert_eq!((world.phase().as_str(), world.run(), world.storage.runs()), ("Ready", 2, vec![1]));
 }
 
 #[test]

@@ -189,6 +189,8 @@ impl Storage {
                     .extend(self.volumes.iter().filter(|v| v.run == job.run).map(|v| v.id.uid.clone()));
             }
             let outcome = Outcome {
+                resolved: None,
+                proved: None,
                 run: job.run,
                 store: "own".into(),
                 root: (code == 0).then(|| Digest::sha256(b"root")),

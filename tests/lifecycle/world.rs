@@ -1,10 +1,13 @@
 //! A small cluster that obeys plans: one ImageCache, its Jobs, a store, an upstream, a mirror. Status writes and
 //! deletes have preconditions, creates look live first, and everything can be interrupted or seen too late.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use imagecache::{
-    api::{ImageCache, ImageCacheSpec, ImageCacheStatus},
+    api::{ImageCache, ImageCacheSpec, ImageCacheStatus, keys},
     model::{
         class::Class,
         digest::Digest,
@@ -13,8 +16,9 @@ use imagecache::{
         judge::{Judged, judge},
         names,
         plan::{Action, Again, Needs, Plan, needs_secrets, plan, snapshot_needs},
+        reference::Reference,
         report::{Bytes, ImageOutcome, Outcome, Progress},
-        request::PullRequest,
+        request::{PullRequest, Resolve},
         settings::Settings,
         snapshot::Wanted,
     },
@@ -46,11 +50,32 @@ pub(crate) struct World {
     pub(crate) says: String,
     pub(crate) store: String,
     pub(crate) roots: BTreeSet<u64>,
+    /// What the roots' runs were told: for which inputs, the digests, and when.
+    answers: BTreeMap<u64, Answer>,
+    /// How often each tag was moved.
+    pub(crate) tags: BTreeMap<String, u32>,
+    /// Since the cache was settled last.
+    pub(crate) tags_moved: bool,
+    /// Everybody may have the images.
+    pub(crate) public: bool,
+    /// Images that registries were asked about.
+    pub(crate) asked: u64,
+    /// How far our clock is ahead of the API server's.
+    pub(crate) ahead: SignedDuration,
     pub(crate) broken: BTreeSet<u64>,
     pub(crate) mirror: bool,
     pub(crate) busy: u32,
     pub(crate) storage: Storage,
-    made: u64,
+    /// Jobs, so far.
+    pub(crate) made: u64,
+}
+
+#[derive(Clone)]
+struct Answer {
+    inputs: String,
+    digests: Vec<Digest>,
+    resolved: Timestamp,
+    proved: Option<Timestamp>,
 }
 
 /// The operator wants snapshots, and the cluster can take them.
@@ -83,6 +108,12 @@ impl World {
             says: "GET https://r/v2/".into(),
             store: "store-1".into(),
             roots: BTreeSet::new(),
+            answers: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            tags_moved: false,
+            public: false,
+            asked: 0,
+            ahead: SignedDuration::ZERO,
             broken: BTreeSet::new(),
             mirror: true,
             busy: 0,
@@ -114,6 +145,47 @@ impl World {
         self.now = self.now.checked_add(SignedDuration::try_from(time).unwrap()).unwrap();
     }
 
+    /// What the API server says.
+    pub(crate) fn server_clock(&self) -> Timestamp {
+        self.now.checked_sub(self.ahead).unwrap()
+    }
+
+    /// The tag means something else from now on.
+    pub(crate) fn push(&mut self, image: &str) {
+        *self.tags.entry(image.to_owned()).or_default() += 1;
+    }
+
+    /// What the registry says that the reference means.
+    pub(crate) fn digest(&self, reference: &Reference) -> Digest {
+        let version = self.tags.get(&reference.to_string()).copied().unwrap_or_default();
+        reference
+            .digest()
+            .cloned()
+            .unwrap_or_else(|| Digest::sha256(format!("{reference} {version}").as_bytes()))
+    }
+
+    /// `kubectl annotate imagecache demo imagecaches.eci.alibabacloud.com/refresh=VALUE`
+    pub(crate) fn ask_anew(&mut self, value: &str) {
+        let value = value.to_owned();
+        self.edit(|object| {
+            object.metadata.annotations.get_or_insert_default().insert(keys::REFRESH.to_owned(), value);
+        });
+    }
+
+    /// Deleted and applied again: another object of the same name. Jobs of the old one may still be there.
+    pub(crate) fn recreate(&mut self, mut object: ImageCache) {
+        let uid = object.metadata.uid.take().unwrap_or_default();
+        let next = u64::from_str_radix(&uid[..8], 16).unwrap() + 1;
+        object.metadata.uid = Some(format!("{next:08x}{}", &uid[8..]));
+        object.metadata.generation = Some(1);
+        object.status = cache(&[]).status;
+        bump(&mut object);
+        self.object = Some(object);
+        self.roots.clear();
+        self.answers.clear();
+        self.broken.clear();
+    }
+
     pub(crate) fn edit(&mut self, change: impl FnOnce(&mut ImageCache)) {
         let Some(object) = &mut self.object else { return };
         let spec = object.spec.clone();
@@ -130,7 +202,7 @@ impl World {
         let judged = judge(object, &self.settings);
         let mut facts = Facts {
             status: object.status.clone().unwrap_or_default(),
-            jobs: self.jobs.iter().map(|job| job.fact.clone()).collect(),
+            jobs: self.own_jobs().map(|job| job.fact.clone()).collect(),
             ..Facts::default()
         };
         facts.mirror = self.mirror.then(|| MirrorFact {
@@ -139,6 +211,7 @@ impl World {
             broken: self.broken.clone(),
         });
         facts.queue.running = self.busy;
+        facts.server_clock = Some(self.server_clock());
         if needs_secrets(&judged, &facts, &self.settings, self.now) {
             let request = judged.request.as_ref().unwrap();
             facts.secrets = request.secrets.iter().map(|s| (s.clone(), self.secret.clone())).collect();
@@ -147,6 +220,11 @@ impl World {
         let needs = snapshot_needs(&judged, &facts, &self.settings, self.now);
         self.storage.answer(&needs, &mut facts.snapshot);
         Some((judged, facts))
+    }
+
+    pub(crate) fn own_jobs(&self) -> impl Iterator<Item = &Job> {
+        let uid = self.object.as_ref().and_then(|object| object.metadata.uid.clone());
+        self.jobs.iter().filter(move |job| uid.as_deref() == Some(job.request.cache.as_str()))
     }
 
     /// What would be read live.
@@ -195,7 +273,7 @@ impl World {
         match action {
             Action::StartRun(start) => {
                 let live = self.object.as_ref().and_then(|o| o.metadata.resource_version.as_deref());
-                if live == Some(version) && self.jobs.is_empty() {
+                if live == Some(version) && self.own_jobs().next().is_none() {
                     self.create(start.request);
                 }
             }
@@ -204,7 +282,7 @@ impl World {
             }
             Action::DeleteObject(delete) => {
                 let live = self.object.as_ref().and_then(|o| o.metadata.resource_version.as_deref());
-                if live == Some(&delete.resource_version) && self.now >= delete.not_before {
+                if live == Some(&delete.resource_version) && self.server_clock() >= delete.not_before {
                     self.object = None;
                     self.jobs.clear();
                     self.storage.is_gone();
@@ -238,7 +316,9 @@ impl World {
     }
 
     pub(crate) fn job(&mut self) -> Option<&mut Job> {
-        self.jobs.iter_mut().find(|job| job.fact.state == JobState::Active && !job.fact.deleting)
+        let uid = self.object.as_ref().and_then(|object| object.metadata.uid.clone());
+        let live = |job: &&mut Job| job.fact.state == JobState::Active && !job.fact.deleting;
+        self.jobs.iter_mut().find(|job| live(job) && uid.as_deref() == Some(job.request.cache.as_str()))
     }
 
     pub(crate) fn pod_starts(&mut self) {
@@ -264,27 +344,58 @@ impl World {
     /// The worker of the live Job ends as the upstream and the store allow; its report may get lost.
     pub(crate) fn job_ends(&mut self, report_is_lost: bool) {
         let (now, store) = (self.now, self.store.clone());
-        let failure = self.upstream.map(|class| Failure::new(class, format!("{}: {class}", self.says)));
         let highest = self.roots.last().copied();
-        let Some(job) = self.job() else { return };
-        let run = job.request.run;
+        let Some(request) = self.job().map(|job| job.request.clone()) else { return };
+        let run = request.run;
+        let proves = self.public && matches!(request.resolve, Resolve::Proofs(_));
+        let known = self.answer(&request).filter(|_| !(proves && self.upstream.is_some()));
+        let failure = self.upstream.filter(|_| known.is_none());
+        let failure = failure.map(|class| Failure::new(class, format!("{}: {class}", self.says)));
         let higher_run = highest.filter(|highest| *highest > run);
         let root = (failure.is_none() && higher_run.is_none()).then(|| Digest::sha256(&run.to_be_bytes()));
-        let image = |reference: &imagecache::model::reference::Reference| ImageOutcome {
+        if known.is_none() {
+            self.asked += request.images.len() as u64;
+        }
+        let answer = known.unwrap_or_else(|| Answer {
+            inputs: request.inputs.clone(),
+            digests: request.images.iter().map(|image| self.digest(image)).collect(),
+            resolved: now,
+            proved: self.public.then_some(now),
+        });
+        let (resolved, proved, public) = (Some(answer.resolved), answer.proved, self.public);
+        let image = |(reference, digest): (&Reference, &Digest)| ImageOutcome {
             reference: reference.clone(),
-            digest: root.clone(),
+            digest: Some(digest.clone()),
             size: 10,
             pulled: 10,
+            reused_by: imagecache::model::report::ReusedBy::default(),
             reused: 0,
-            public: true,
+            public,
+            resolved,
             failure: failure.clone(),
         };
-        let images = job.request.images.iter().map(image).collect();
+        let images = request.images.iter().zip(&answer.digests).map(image).collect();
+        if root.is_some() {
+            self.roots.insert(run);
+            self.answers.insert(run, answer);
+        }
+        let Some(job) = self.job() else { return };
         let notices = vec![];
         let code =
             if root.is_some() { 0 } else { failure.as_ref().map_or(21, |f| f.class.exit_code().into()) };
-        let outcome =
-            Outcome { run, store, root: root.clone(), size: 10, images, failure, higher_run, notices };
+        let size = 10;
+        let outcome = Outcome {
+            run,
+            store,
+            root: root.clone(),
+            size,
+            resolved,
+            proved,
+            images,
+            failure,
+            higher_run,
+            notices,
+        };
         let outcome = (!report_is_lost).then_some(outcome);
         job.fact.pod.get_or_insert(pod(now)).exit = Some(Exit { code, at: now, oom: false, outcome });
         job.fact.state = if root.is_some() {
@@ -292,14 +403,27 @@ impl World {
         } else {
             JobState::Failed { at: now, reason: "PodFailurePolicy".into(), message: "exit code".into() }
         };
-        if root.is_some() {
-            self.roots.insert(run);
+    }
+
+    /// What an earlier run was told, if it answers this one too.
+    fn answer(&self, request: &PullRequest) -> Option<Answer> {
+        let of = |run: &u64| self.answers.get(run).filter(|_| !self.broken.contains(run)).cloned();
+        match request.resolve {
+            Resolve::Since(run) => {
+                let same = self.answers.range(run..).filter(|(_, answer)| answer.inputs == request.inputs);
+                of(same.last()?.0)
+            }
+            Resolve::Proofs(run) => {
+                let proved = self.upstream.is_none().then_some(self.now).filter(|_| self.public);
+                of(&run).map(|answer| Answer { proved: answer.proved.and(proved), ..answer })
+            }
         }
     }
 
     pub(crate) fn store_is_replaced(&mut self) {
         self.store.push('x');
         self.roots.clear();
+        self.answers.clear();
         self.broken.clear();
     }
 
@@ -318,41 +442,6 @@ impl World {
             (false, false, true) => "Current",
             _ => "nothing holds",
         }
-    }
-
-    /// Everything answers from now on; returns once nothing is left to do.
-    pub(crate) fn settle(&mut self) {
-        self.upstream = None;
-        self.busy = 0;
-        self.storage.works();
-        if let Some(wanted) = &mut self.settings.snapshots {
-            wanted.class = Some("snaps".into());
-        }
-        self.broken.clear();
-        self.secret = SecretState::Found { uid: "s".into(), resource_version: "9".into() };
-        for _ in 0..60 {
-            let again = self.reconcile();
-            let Some(plan) = self.plan() else { return };
-            let quiet = self.jobs.is_empty() && self.storage.is_quiet();
-            if plan.actions.is_empty() && plan.status == self.status() && quiet {
-                match again {
-                    Again::After(wait) if self.phase() != "Ready" || self.wants_snapshot() => self.pass(wait),
-                    _ => return,
-                }
-            }
-            self.jobs.retain(|job| !job.fact.deleting);
-            self.pulls(50);
-            self.job_ends(false);
-            self.storage.export_ends(self.now);
-            self.storage.snapshotter_acts();
-            if !self.storage.is_quiet() && plan.actions.is_empty() && plan.status == self.status() {
-                self.pass(Duration::from_mins(1));
-            }
-        }
-    }
-
-    fn wants_snapshot(&self) -> bool {
-        self.settings.snapshots.is_some() && !self.condition("Snapshot").0
     }
 }
 

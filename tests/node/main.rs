@@ -8,6 +8,7 @@
 mod kit;
 mod world;
 
+mod collect;
 mod commands;
 mod deletion;
 mod failures;

@@ -6,8 +6,11 @@
 mod acr;
 #[path = "../support/acr/mod.rs"]
 mod cloud;
+mod expiry;
+mod gc;
 mod leader;
 mod place;
+mod quota;
 mod secrets;
 mod server;
 mod starts;
@@ -16,7 +19,7 @@ mod startup;
 use std::{sync::Arc, time::Duration};
 
 use imagecache::{
-    cluster::{Cluster, Error, Guarded, Stores, Why, fence::Fence},
+    cluster::{Cluster, Error, Guarded, Stores, Why, fence::Fence, pace::Pacer},
     controller::reconcile::{Context, reconcile},
     model::{
         names,
@@ -87,6 +90,9 @@ impl World {
             secret_reads: Arc::default(),
             logins: Arc::default(),
             mirror: Arc::default(),
+            server_clock: Arc::default(),
+            deletions: Arc::new(Pacer::per_second(5)),
+            gc: Arc::default(),
             profiles: Arc::default(),
             snapshots: None,
             identity: "test".into(),
@@ -287,31 +293,6 @@ async fn an_older_runs_job_goes_after_its_secrets_and_by_exactly_what_was_seen()
     let (_, body) = deletes.last().unwrap();
     assert_eq!(body["preconditions"]["uid"], "late");
     assert!(body["preconditions"]["resourceVersion"].is_string());
-}
-
-#[tokio::test]
-async fn an_expired_cache_goes_only_when_the_servers_clock_agrees() {
-    let mut world = World::new();
-    world.apply("shop", UID, &json!({"images": ["reg.example.com/team/app:1"], "retentionDays": 1}));
-    world.pass("shop").await.unwrap();
-    let mut object = world.server.get(&format!("{CACHES}/shop")).unwrap();
-    let ledger = &mut object["status"]["ledger"];
-    ledger["open"] = json!(false);
-    ledger["answered"] = json!(true);
-    ledger["readyAt"] = json!("2020-01-01T00:00:00Z");
-    ledger["root"] = json!({"run": 1, "digest": "sha256:x", "at": "2020-01-01T00:00:00Z"});
-    world.server.put(&format!("{CACHES}/shop"), object);
-    world.see_cache("shop");
-    world.server.requests();
-
-    assert_eq!(world.pass("shop").await.unwrap_err().why, Why::NotDue);
-    assert_eq!(world.server.requests(), ["GET imagecaches/shop"]);
-
-    world.server.with(|state| state.date = "Thu, 02 Jan 2020 00:00:01 GMT".to_owned());
-    world.pass("shop").await.unwrap();
-    assert_eq!(world.server.get(&format!("{CACHES}/shop")), None);
-    let told = world.server.requests();
-    assert!(told[1] == "DELETE imagecaches/shop" && told[2].starts_with("POST events/"), "{told:?}");
 }
 
 #[tokio::test]

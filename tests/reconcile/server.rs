@@ -17,6 +17,10 @@ pub(crate) struct State {
     pub(crate) objects: BTreeMap<String, Value>,
     /// `POST /apis/... name`, with the body that was sent.
     pub(crate) log: Vec<(String, Value)>,
+    /// Of the newest request.
+    query: String,
+    /// The queries of lists of image caches.
+    pub(crate) lists: Vec<String>,
     version: u64,
     /// What the `Date` header says.
     pub(crate) date: String,
@@ -31,6 +35,8 @@ impl Server {
         let server = Self(Arc::new(Mutex::new(State {
             objects: BTreeMap::new(),
             log: Vec::new(),
+            query: String::new(),
+            lists: Vec::new(),
             version: 100,
             date: "Sat, 01 Jan 2000 00:00:00 GMT".to_owned(),
             refuse: None,
@@ -44,7 +50,12 @@ impl Server {
                 let (head, body) = request.into_parts();
                 let body = body.collect_bytes().await.unwrap();
                 let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-                match answering.answer(&head.method, head.uri.path(), body) {
+                match answering.answer(
+                    &head.method,
+                    head.uri.path(),
+                    head.uri.query().unwrap_or_default(),
+                    body,
+                ) {
                     Some(response) => reply.send_response(response),
                     None => unanswered.push(reply),
                 }
@@ -70,7 +81,7 @@ impl Server {
         self.with(|state| state.log.drain(..).map(|(line, _)| line).collect())
     }
 
-    fn answer(&self, method: &Method, path: &str, body: Value) -> Option<Response<Body>> {
+    fn answer(&self, method: &Method, path: &str, query: &str, body: Value) -> Option<Response<Body>> {
         self.with(|state| {
             let target = match (method, body.pointer("/metadata/name").and_then(Value::as_str)) {
                 (&Method::POST, Some(name)) => format!("{path}/{name}"),
@@ -79,6 +90,7 @@ impl Server {
             let parts: Vec<&str> = target.rsplit('/').take(2).collect();
             let line = format!("{method} {}/{}", parts[1], parts[0]);
             state.log.push((line.clone(), body.clone()));
+            state.query = query.to_owned();
             if state.hang.as_ref().is_some_and(|hang| line.starts_with(hang)) {
                 return None;
             }
@@ -119,11 +131,8 @@ impl State {
             !wanted[field].is_null() && is != Some(&wanted[field])
         };
         match *method {
-            Method::GET if path.ends_with("/events") => {
-                let inside = |(at, _): &(&String, &Value)| at.starts_with(&format!("{path}/"));
-                let events: Vec<&Value> =
-                    self.objects.iter().filter(inside).map(|(_, event)| event).collect();
-                (StatusCode::OK, json!({"metadata": {}, "items": events}))
+            Method::GET if ["/events", "/pods", "/imagecaches"].iter().any(|end| path.ends_with(end)) => {
+                (StatusCode::OK, self.list(path))
             }
             Method::GET => {
                 there.map_or((StatusCode::NOT_FOUND, Value::Null), |there| (StatusCode::OK, there))
@@ -152,6 +161,27 @@ impl State {
             }
             _ => (StatusCode::METHOD_NOT_ALLOWED, Value::Null),
         }
+    }
+}
+
+impl State {
+    /// In pages, if they are asked for: the token is where the next one begins.
+    fn list(&mut self, path: &str) -> Value {
+        if path.ends_with("/imagecaches") {
+            self.lists.push(self.query.clone());
+        }
+        let inside = |(at, _): &(&String, &Value)| {
+            at.strip_prefix(&format!("{path}/")).is_some_and(|name| !name.contains('/'))
+        };
+        let all: Vec<&Value> = self.objects.iter().filter(inside).map(|(_, object)| object).collect();
+        let number = |key: &str| {
+            let values = self.query.split('&').filter_map(|pair| pair.strip_prefix(key));
+            values.filter_map(|value| value.trim_start_matches('=').parse::<usize>().ok()).next()
+        };
+        let (from, limit) = (number("continue").unwrap_or(0), number("limit").unwrap_or(all.len()));
+        let to = all.len().min(from + limit);
+        let next = if to < all.len() { to.to_string() } else { String::new() };
+        json!({"metadata": {"continue": next}, "items": all[from..to]})
     }
 }
 

@@ -1,6 +1,11 @@
 //! Public or not, redirects, addresses.
 
-use imagecache::registry::Publicity;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use imagecache::{model::reference::RegistryHost, registry::Publicity};
 
 use super::*;
 use crate::upstream::{Bearer, Fault, Login};
@@ -40,7 +45,7 @@ async fn an_answer_to_a_credential_proves_nothing_and_a_denial_demotes() {
     // An outage is neither yes nor no, and a 404 demotes nothing.
     registry.login(Login::Open);
     let gone = Digest::sha256(b"gone");
-    assert_eq!(client.is_public(&host, "team/app", &gone).await.unwrap(), Publicity::Unproved);
+    assert_eq!(client.is_public(&host, "team/app", &gone).await.unwrap(), Publicity::Absent);
     registry.always("HEAD", Fault::status(503));
     is(&client.is_public(&host, "team/app", &image.digest).await.unwrap_err(), Class::ServerError, &["503"]);
 }
@@ -118,4 +123,26 @@ async fn a_registry_at_a_metadata_address_is_never_contacted() {
     let client = Client::new(Config { limits: limits(), ..Config::default() }).unwrap();
     let failure = client.resolve(&"169.254.169.254/app:1".parse().unwrap()).await.unwrap_err();
     is(&failure, Class::Unsupported, &["169.254.169.254", "never contacted"]);
+}
+
+#[tokio::test]
+async fn a_host_that_says_nothing_to_the_question_of_publicity_is_asked_once() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host: RegistryHost = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let silent = tokio::spawn(async move {
+        let mut there = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            there.push(stream);
+        }
+    });
+    // A plain-HTTP registry may take a TLS greeting for the beginning of something.
+    let limits = Limits { tls_handshake: Duration::from_millis(100), ..limits() };
+    let client = Client::new(Config { limits, ..Config::default() }).unwrap();
+    let failure = client.is_public(&host, "team/app", &Digest::sha256(b"x")).await.unwrap_err();
+    is(&failure, Class::Timeout, &["TLS handshake"]);
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    silent.abort();
 }

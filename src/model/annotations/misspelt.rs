@@ -7,7 +7,7 @@ use super::{
     form::shown,
     table::{PREFIXES, Row, TABLE},
 };
-use crate::api::keys::OWN_PREFIX;
+use crate::api::keys::{OWN_PREFIX, REFRESH};
 
 const MAX_LOOKED_AT: usize = 200;
 const MAX_TOLD: usize = 10;
@@ -17,7 +17,7 @@ pub(super) fn notices(annotations: &BTreeMap<String, String>) -> Vec<String> {
     let known = |key: &str| TABLE.iter().any(|row| row.key == key);
     let ours = annotations
         .keys()
-        .filter(|key| key.starts_with(OWN_PREFIX))
+        .filter(|key| key.starts_with(OWN_PREFIX) && *key != REFRESH)
         .map(|key| format!("{}: imagecache has no such setting on an ImageCache", shown(key)));
     let unknown = annotations.keys().filter(theirs).filter(|key| !known(key)).take(MAX_LOOKED_AT);
     let misspelt = unknown.filter_map(|key| {

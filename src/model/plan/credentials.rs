@@ -52,7 +52,7 @@ impl Course<'_> {
     pub(super) fn collect_login(&mut self, request: &CacheRequest) {
         let login = self.facts.login_of(self.ledger.run);
         if let Some(failure) = login.and_then(|login| login.failure.as_ref()) {
-            self.ledger.fail(failure, &failure.message, request, self.now);
+            self.ledger.fail(failure, &failure.message, request, (self.now, self.now));
         }
     }
 

@@ -1,17 +1,22 @@
 //! The end of a cache's life: its retention, and what never worked.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::{Course, DeleteObject, Event, Walked};
 use crate::model::{judge::CacheRequest, retry::after, settings::OnExpiry, stage::Stage};
+
+/// The API server's clock is asked again after this.
+const UNSURE: Duration = Duration::from_mins(1);
 
 impl Course<'_> {
     /// Expiry, and the end of what never worked.
     pub(super) fn end_of_life(&mut self, request: &CacheRequest) -> Option<Walked> {
         let object = &self.judged.object;
         if let Some(expires) = self.ledger.expires(request) {
-            if self.now < expires {
-                self.at(expires);
+            let over = self.ledger.expired.as_ref().is_some_and(|end| expires <= end.0);
+            if !over && !self.is_past(expires) {
                 return None;
             }
             let by_default = if object.tracked { OnExpiry::Keep } else { OnExpiry::Delete };
@@ -19,21 +24,43 @@ impl Course<'_> {
                 OnExpiry::Delete => {
                     self.delete(expires, "Expired", format!("its retention ended at {expires}"))
                 }
+                OnExpiry::Keep if self.ledger.root.is_none() && self.ledger.is_asked_anew(request) => {
+                    self.ledger.revive();
+                    return None;
+                }
                 OnExpiry::Keep => {
-                    self.ledger.root = None;
-                    self.ledger.open = false;
-                    self.ledger.failure = None;
+                    self.ledger.expire(request, expires);
                     Walked::At(Stage::Expired)
                 }
             });
         }
         let gone_at = self.gives_up(request)?;
-        if self.now < gone_at {
-            self.at(gone_at);
+        if !self.is_past(gone_at) {
             return None;
         }
         let hours = self.settings.delete_failed_after.unwrap_or_default().as_secs() / 3600;
         Some(self.delete(gone_at, "Failed", format!("it failed for {hours} hours and never was ready")))
+    }
+
+    /// By both clocks: nothing ends because one of them jumped.
+    fn is_past(&mut self, end: Timestamp) -> bool {
+        if self.now < end {
+            self.at(end);
+            return false;
+        }
+        self.asked_for_clock = true;
+        match self.facts.server_clock {
+            Some(clock) if clock < end => {
+                let left = Duration::try_from(end.duration_since(clock)).unwrap_or_default();
+                self.within(left.max(UNSURE));
+                false
+            }
+            Some(_) => true,
+            None => {
+                self.within(UNSURE);
+                false
+            }
+        }
     }
 
     /// When an object that never was ready and fails for good is deleted.

@@ -180,7 +180,7 @@ impl<'a> Course<'a> {
             memory.counted.clone_from(&job.uid);
             let before = memory.failure.take().filter(|before| before.run == run);
             let message = format!("export: {}", failure.message);
-            memory.failure = Some(LedgerFailure::after(before, run, failure, &message, now));
+            memory.failure = Some(LedgerFailure::after(before, run, failure, &message, (now, now)));
         }
         if failure.class == Class::NoSpace {
             self.remove_volumes(|volume| volume.run == job.run);

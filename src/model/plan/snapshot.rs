@@ -95,9 +95,11 @@ impl<'a> Course<'a> {
         let refresh = self.ledger.root.is_some() && self.ledger.answered;
         let memory = self.memory();
         let ready = refresh && memory.awaited.is_none();
-        memory.awaited = (on && !request.flash && !ready).then_some(run);
+        let wanted = held(request, outcome);
+        let since = memory.since.filter(|_| memory.wanted == wanted).unwrap_or(run);
+        (memory.wanted, memory.since) = (wanted, Some(since));
+        memory.awaited = (on && !request.flash && !ready).then_some(since);
         memory.update = memory.awaited.is_some() && update;
-        memory.wanted = held(request, outcome);
     }
 
     /// Credited, and more than the first content that still waits for its snapshot.
@@ -165,7 +167,7 @@ impl<'a> Course<'a> {
         }
         let awaited = self.remembered().awaited;
         let flash = self.judged.request.as_ref().is_ok_and(|request| request.flash);
-        let waits = awaited.is_some() && awaited == self.ledger.root.as_ref().map(|root| root.run) && !flash;
+        let waits = awaited.is_some() && awaited == self.since() && !flash;
         let stage = match &said {
             None if waits => Stage::Snapshotting { failure: None, stalled: false },
             Some(said) if waits && !said.taken && said.percent.is_some() => {
@@ -194,7 +196,7 @@ impl<'a> Course<'a> {
                 _ => Said::working("Pulling", 0, "taken when the pull is complete"),
             };
         };
-        let run = self.target().unwrap_or_else(|| number(root.run));
+        let run = self.target().unwrap_or_else(|| number(self.since().unwrap_or(root.run)));
         self.remove_exports(|job| job.run != run);
         self.remove_volumes(|volume| volume.run != run);
         // Two at once would hinder each other; one that is ready stays until the next one is.
@@ -218,6 +220,12 @@ impl<'a> Course<'a> {
                 self.lost_or(run, said)
             }
         }
+    }
+
+    /// The run that brought the content that is there.
+    fn since(&self) -> Option<i64> {
+        let since = self.ledger.snapshot.as_ref().and_then(|memory| memory.since);
+        self.ledger.root.as_ref().map(|root| since.filter(|since| *since <= root.run).unwrap_or(root.run))
     }
 
     /// The older run whose snapshot holds just what was credited since.

@@ -9,7 +9,7 @@ use crate::{
         judge::CacheRequest,
         platform::Platform,
         reference::{Reference, RegistryHost},
-        request::PullRequest,
+        request::{PullRequest, Resolve},
         stage::Stage,
     },
 };
@@ -21,7 +21,7 @@ impl Course<'_> {
         let hosts: BTreeSet<RegistryHost> = request.images.iter().map(Reference::host).cloned().collect();
         if !self.facts.queue.admits(&hosts, &request.eips, self.settings) {
             self.within(Duration::from_secs(15));
-            return Stage::Queued(self.facts.queue.held(&request.eips));
+            return Stage::Queued(self.facts.queue.why(&request.eips));
         }
         let written = self.seen.open && self.seen.run == self.ledger.run;
         if !written {
@@ -49,11 +49,8 @@ impl Course<'_> {
         let object = &self.judged.object;
         let platforms = self.platforms(request);
         PullRequest {
-            cache: object.uid.clone(),
             name: object.name.clone(),
             run: u64::try_from(self.ledger.run).unwrap_or_default(),
-            inputs: String::new(),
-            images: request.images.clone(),
             platforms,
             size_limit: Some(request.size_limit),
             access: request.access.clone(),
@@ -61,14 +58,25 @@ impl Course<'_> {
             public_registries: self.settings.public_registries.clone(),
             credentials_over_http: self.settings.credentials_over_http,
             recheck: self.ledger.root.is_none() && self.ledger.answered,
+            resolve: self.resolve(),
             serve_private: request.serve == Serve::Cluster,
-            attestations: false,
             referrers: request.referrers,
             dialect: request.dialect,
             lookup: request.lookup.clone(),
             acr_domains: request.logins.domains(),
+            ..PullRequest::new(object.uid.clone(), request.images.clone())
         }
         .with_inputs()
+    }
+
+    fn resolve(&self) -> Resolve {
+        let number = |run: i64| u64::try_from(run).unwrap_or_default();
+        match (&self.ledger.refresh, &self.ledger.root) {
+            (Some(refresh), Some(root)) if refresh.proofs && self.ledger.is_refreshing() => {
+                Resolve::Proofs(number(root.run))
+            }
+            _ => Resolve::Since(number(self.ledger.asked)),
+        }
     }
 
     /// What the object says, else what the operator says, else what the nodes are.
