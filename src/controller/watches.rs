@@ -276,13 +276,13 @@ impl Shared {
                             Event::Init | Event::InitApply(_) => {}
                         }
                     }
-                    Some(Err(error)) => match refusal(&error) {
-                        Some(refused) => break refused,
-                        None => {
-                            self.metrics.watch_broke(name);
-                            tracing::warn!(kind = name, %error, "watch broke; it is taken up again");
+                    Some(Err(error)) => {
+                        if let Some(refused) = refusal(&error) {
+                            break refused;
                         }
-                    },
+                        self.metrics.watch_broke(name);
+                        tracing::warn!(kind = name, %error, "watch broke; it is taken up again");
+                    }
                     None => return,
                 }
             };

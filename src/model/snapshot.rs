@@ -125,83 +125,65 @@ pub struct Problem {
 
 impl Classes {
     pub fn choose(&self, wanted: &Wanted) -> Result<Choice, Problem> {
-        let problem = |reason, message| Err(Problem { reason, message });
-        let storage = match &wanted.storage_class {
-            Some(name) => match self.storage.iter().find(|class| class.name == *name) {
-                Some(class) => class,
-                None => {
-                    return problem(
-                        "NoStorageClass",
-                        format!(
-                            "there is no StorageClass {name}: make it, or name another one by --snapshot-storage-class"
-                        ),
-                    );
-                }
-            },
-            // Kubernetes takes the newest of several defaults.
-            None => match self
-                .storage
-                .iter()
-                .filter(|class| class.default)
-                .max_by_key(|class| (class.created, std::cmp::Reverse(&class.name)))
-            {
-                Some(class) => class,
-                None => {
-                    return problem(
-                        "NoStorageClass",
-                        "the cluster has no default StorageClass: name one by --snapshot-storage-class"
-                            .to_owned(),
-                    );
-                }
-            },
-        };
-        let class = match &wanted.class {
-            Some(name) => match self.snapshot.iter().find(|class| class.name == *name) {
-                Some(class) => class,
-                None => {
-                    return problem(
-                        "NoSnapshotClass",
-                        format!(
-                            "there is no VolumeSnapshotClass {name}: make it, or name another one by --snapshot-class"
-                        ),
-                    );
-                }
-            },
-            None => {
-                let driver = &storage.provisioner;
-                let mut defaults =
-                    self.snapshot.iter().filter(|class| class.default && class.driver == *driver);
-                match (defaults.next(), defaults.next()) {
-                    (Some(class), None) => class,
-                    (Some(one), Some(two)) => {
-                        return problem(
-                            "TwoDefaultClasses",
-                            format!(
-                                "{} and {} are both default VolumeSnapshotClasses of {driver}: leave one of them, or name one by --snapshot-class",
-                                one.name, two.name
-                            ),
-                        );
-                    }
-                    _ => {
-                        return problem(
-                            "NoSnapshotClass",
-                            format!(
-                                "{driver}, which makes volumes of StorageClass {}, has no default VolumeSnapshotClass: name one by --snapshot-class",
-                                storage.name
-                            ),
-                        );
-                    }
-                }
-            }
-        };
-        if class.driver != storage.provisioner {
-            let message = format!(
-                "VolumeSnapshotClass {} is of {}, and volumes of StorageClass {} are made by {}: name classes of one driver",
-                class.name, class.driver, storage.name, storage.provisioner
-            );
-            return problem("WrongDriver", message);
+        let storage = self.storage_class(wanted.storage_class.as_deref())?;
+        let class = self.snapshot_class(wanted.class.as_deref(), storage)?;
+        if class.driver == storage.provisioner {
+            return Ok(Choice { class: class.name.clone(), storage_class: storage.name.clone() });
         }
-        Ok(Choice { class: class.name.clone(), storage_class: storage.name.clone() })
+        let message = format!(
+            "VolumeSnapshotClass {} is of {}, and volumes of StorageClass {} are made by {}: name classes of one driver",
+            class.name, class.driver, storage.name, storage.provisioner
+        );
+        Err(Problem { reason: "WrongDriver", message })
+    }
+
+    fn storage_class(&self, name: Option<&str>) -> Result<&StorageClass, Problem> {
+        let missing = |message| Problem { reason: "NoStorageClass", message };
+        if let Some(name) = name {
+            let there = self.storage.iter().find(|class| class.name == name);
+            return there.ok_or_else(|| {
+                missing(format!(
+                    "there is no StorageClass {name}: make it, or name another one by --snapshot-storage-class"
+                ))
+            });
+        }
+        // Kubernetes takes the newest of several defaults.
+        let defaults = self.storage.iter().filter(|class| class.default);
+        defaults.max_by_key(|class| (class.created, std::cmp::Reverse(&class.name))).ok_or_else(|| {
+            missing(
+                "the cluster has no default StorageClass: name one by --snapshot-storage-class".to_owned(),
+            )
+        })
+    }
+
+    fn snapshot_class(&self, name: Option<&str>, storage: &StorageClass) -> Result<&SnapshotClass, Problem> {
+        let missing = |message| Problem { reason: "NoSnapshotClass", message };
+        if let Some(name) = name {
+            let there = self.snapshot.iter().find(|class| class.name == name);
+            return there.ok_or_else(|| {
+                missing(format!(
+                    "there is no VolumeSnapshotClass {name}: make it, or name another one by --snapshot-class"
+                ))
+            });
+        }
+        let driver = &storage.provisioner;
+        let mut defaults = self.snapshot.iter().filter(|class| class.default && class.driver == *driver);
+        match (defaults.next(), defaults.next()) {
+            (Some(class), None) => Ok(class),
+            (Some(one), Some(two)) => Err(Problem {
+                reason: "TwoDefaultClasses",
+                message: format!(
+                    "{} and {} are both default VolumeSnapshotClasses of {driver}: leave one of them, or name one by \
+                     --snapshot-class",
+                    one.name, two.name
+                ),
+            }),
+            _ => Err(missing(format!(
+                "{driver}, which makes volumes of StorageClass {}, has no default VolumeSnapshotClass: name one by \
+                 --snapshot-class",
+                storage.name
+            ))),
+        }
     }
 }
 

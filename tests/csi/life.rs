@@ -1,6 +1,6 @@
 //! A cache's snapshots from the first to the last, and what is left of each.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     kit::cluster::{eventually, root},
@@ -184,8 +184,7 @@ fn definitions_that_are_removed_and_come_back_cost_no_readiness() {
     let first = cache.wait_ready(world);
     let crds = ["volumesnapshots", "volumesnapshotcontents", "volumesnapshotclasses"]
         .map(|kind| format!("{kind}.snapshot.storage.k8s.io"));
-    let saved: Vec<serde_json::Value> =
-        crds.iter().map(|crd| world.cluster.get(&["crd", crd]).unwrap()).collect();
+    let saved: Vec<Value> = crds.iter().map(|crd| world.cluster.get(&["crd", crd]).unwrap()).collect();
     let classes = world.cluster.list(&["volumesnapshotclasses"]);
     // Its finalizers go first, or its definition would wait for them.
     world.cluster.run(&["delete", "volumesnapshot", "-n", SYSTEM, first.text("/snapshot/name")]);
@@ -213,15 +212,48 @@ fn definitions_that_are_removed_and_come_back_cost_no_readiness() {
     delete(world, &status);
 }
 
-#[test]
-fn nothing_the_controller_does_for_snapshots_is_refused() {
+/// Whole events of the controller in the audit log, those that it asked for after the event of this number.
+fn asked(after: usize) -> Vec<Value> {
     let log = std::fs::read_to_string(world().cluster.dir.join("log/audit.log")).unwrap();
-    let events = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let who = "system:serviceaccount:imagecache-system:imagecache-controller";
-    let refused: Vec<String> = events
-        .filter(|event| event["user"]["username"] == who && event["responseStatus"]["code"] == 403)
-        .map(|event| format!("{} {}", event["verb"], event["requestURI"]))
+    events
+        .filter(|event| event["user"]["username"] == who && event["stage"] == "ResponseComplete")
+        .skip(after)
+        .collect()
+}
+
+fn said(event: &Value) -> String {
+    format!("{} {}", event["verb"].as_str().unwrap(), event["requestURI"].as_str().unwrap())
+}
+
+#[test]
+fn nothing_the_controller_does_for_snapshots_is_refused_and_a_settled_cache_asks_for_nothing() {
+    let world = world();
+    let _alone = world.alone();
+    let cache = Cache::new(world, "settled");
+    world.apply(&cache.object);
+    let status = cache.wait_ready(world);
+    wait_settled(world, &status);
+    let renewals = |events: &[Value]| events.iter().filter(|event| said(event).contains("/leases/")).count();
+    let wait_for_renewals = |after: usize, n: usize| {
+        eventually("renewals of the lease", || {
+            let events = asked(after);
+            (renewals(&events) >= n).then_some(events)
+        })
+    };
+    // What was under way when it settled is over.
+    let before = asked(0).len();
+    let before = before + wait_for_renewals(before, 3).len();
+    let events = wait_for_renewals(before, 20);
+    let others: Vec<String> = events
+        .iter()
+        .filter(|event| event["verb"] != "watch")
+        .map(said)
+        .filter(|s| !s.contains("/leases/"))
         .collect();
-    assert_eq!(refused, Vec::<String>::new());
-    assert!(root().join("config/snapshots/rbac.yaml").exists());
+    assert_eq!(others, Vec::<String>::new());
+    let refused = asked(0).into_iter().filter(|event| event["responseStatus"]["code"] == 403);
+    assert_eq!(refused.map(|event| said(&event)).collect::<Vec<_>>(), Vec::<String>::new());
+    delete(world, &status);
 }

@@ -163,7 +163,9 @@ fn take(world: &mut World, past: &[World], step: &Step) {
         Step::SnapshotApi(there) => world.storage.api = if *there { Api::Present } else { Api::Absent },
         Step::SnapshotDeleted => {
             let uids: Vec<String> = world.storage.snapshots.iter().map(|s| s.id.uid.clone()).collect();
-            uids.iter().for_each(|uid| world.storage.remove_snapshot(uid));
+            for uid in &uids {
+                world.storage.remove_snapshot(uid);
+            }
         }
         Step::ContentDeleted => world.storage.content_is_deleted(),
         Step::VolumeDeleted { lingers: true } => {

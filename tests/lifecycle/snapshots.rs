@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use imagecache::model::{class::Class, facts::JobState, plan::Again, snapshot::Api};
+use imagecache::model::{
+    class::Class,
+    facts::JobState,
+    plan::{Again, Needs},
+    snapshot::Api,
+};
 
 use crate::{
     storage::{Storage, class},
@@ -105,7 +110,7 @@ fn a_settled_cache_with_a_snapshot_is_left_alone_and_nothing_is_read_for_it() {
     let plan = world.plan().unwrap();
     assert_eq!((plan.actions, plan.events, plan.again), (vec![], vec![], Again::OnChange));
     assert_eq!(plan.status, world.status());
-    assert_eq!(world.snapshot_needs(), Default::default(), "no class and no content is looked at again");
+    assert_eq!(world.snapshot_needs(), Needs::default(), "no class and no content is looked at again");
 }
 
 #[test]
@@ -172,6 +177,29 @@ fn content_that_is_pulled_again_and_is_the_same_needs_no_other_snapshot() {
     assert_eq!((at(&world).0.as_str(), said(&world).1.as_str()), ("Ready", "SnapshotLost"));
     world.settle();
     assert_eq!(world.storage.runs(), [1], "named after the run that brought it");
+}
+
+#[test]
+fn a_refresh_costs_no_readiness_and_takes_a_snapshot_only_of_what_changed() {
+    let mut world = ready();
+    let refresh = |world: &mut World, value: &str| {
+        world.ask_anew(value);
+        world.reconcile();
+        world.reconcile();
+        world.job_ends(false);
+        world.reconcile();
+        assert!(world.condition("Ready").0 && world.condition("Available").0);
+    };
+    refresh(&mut world, "1");
+    assert_eq!((world.run(), said(&world).0, world.storage.runs()), (2, true, vec![1]), "nothing changed");
+    assert!(world.plan().unwrap().actions.is_empty());
+    world.push("docker.io/library/nginx:1");
+    refresh(&mut world, "2");
+    assert_eq!((world.run(), said(&world).0, at(&world).0.as_str()), (3, false, "Ready"));
+    assert_eq!((world.storage.runs(), world.status().snapshot.unwrap().run), (vec![1], 1));
+    world.settle();
+    assert_eq!((at(&world), said(&world).0), (is("Ready", "Complete", "100%"), true));
+    assert_eq!((world.storage.runs(), world.status().snapshot.unwrap().run), (vec![3], 3));
 }
 
 #[test]

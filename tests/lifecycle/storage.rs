@@ -238,7 +238,9 @@ impl Storage {
         self.exports.retain(|job| !job.deleting);
         let gone: Vec<String> =
             self.snapshots.iter().filter(|s| s.deleting).map(|s| s.id.uid.clone()).collect();
-        gone.iter().for_each(|uid| self.remove_snapshot(uid));
+        for uid in &gone {
+            self.remove_snapshot(uid);
+        }
         self.volumes.retain(|volume| !volume.deleting);
     }
 

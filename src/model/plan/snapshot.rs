@@ -406,7 +406,7 @@ pub(super) fn kept_by(finalizers: &[String]) -> String {
 
 /// A hash of all that a volume of this content holds and says.
 fn held(request: &CacheRequest, outcome: &Outcome) -> String {
-    let image = |image: &ImageOutcome| (image.reference.to_string(), image.digest.clone(), image.size);
+    let image = |i: &ImageOutcome| (i.reference.to_string(), i.digest.clone(), i.size, i.public);
     let images: BTreeSet<_> = outcome.images.iter().map(image).collect();
     let words = serde_json::to_vec(&(images, request.serve)).unwrap_or_default();
     Digest::sha256(&words).hex()[..32].to_owned()
