@@ -14,7 +14,7 @@ use imagecache::{
         digest::Digest,
         lookup::{HostAlias, Lookup},
         report::{Outcome, ReusedBy},
-        request::{Access, Dialect, PullRequest, Transport},
+        request::{Access, PullRequest, Transport},
     },
     ops::clock,
     pull::{self, Pull, meter::Meter},
@@ -29,25 +29,12 @@ static SECRET: [u8; 50_000] = [7; 50_000];
 fn request(registry: &Registry, cache: &str, run: u64, images: &[&str]) -> PullRequest {
     let transport =
         if registry.certificate.is_some() { Transport::HttpsUnverified } else { Transport::PlainHttp };
+    let images = images.iter().map(|image| registry.reference(image)).collect();
     PullRequest {
-        cache: cache.parse().unwrap(),
-        name: cache.to_owned(),
         run,
-        inputs: String::new(),
-        images: images.iter().map(|image| registry.reference(image)).collect(),
         platforms: vec!["linux/amd64".parse().unwrap()],
-        size_limit: None,
         access: BTreeMap::from([(registry.host(), Access { transport, overridden: false })]),
-        reuse: true,
-        public_registries: vec![],
-        credentials_over_http: true,
-        serve_private: false,
-        attestations: false,
-        referrers: false,
-        recheck: false,
-        dialect: Dialect::Eci,
-        lookup: Lookup::default(),
-        acr_domains: BTreeMap::new(),
+        ..PullRequest::new(cache.parse().unwrap(), images)
     }
 }
 
