@@ -137,6 +137,31 @@ async fn a_registry_of_an_attacker_has_to_show_the_bytes_that_its_manifest_names
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_public_image_that_names_a_private_layer_of_the_same_cache_does_not_make_it_public() {
+    let (victims, attackers, store) =
+        (Registry::start().await, Registry::start().await, tempfile::tempdir().unwrap());
+    accounts(&victims);
+    victims.image("private", "1", "linux/amd64", &[&SECRET]);
+    attackers.image("tool", "1", "linux/amd64", &[&SECRET, b"tool"]);
+    attackers.always(&format!("GET /v2/tool/blobs/{}", secret()), Fault::status(404));
+    let mut wanted = request(&victims, "victim", 1, &["private:1"]);
+    wanted.images.push(attackers.reference("tool:1"));
+    let access = Access { transport: Transport::PlainHttp, overridden: false };
+    wanted.access.insert(attackers.host(), access);
+    wanted.public_registries = vec![attackers.host()];
+    let outcome = run(store.path(), wanted, "alice").await;
+    assert_eq!(outcome.failure, None);
+    assert_eq!(outcome.images.iter().map(|image| image.public).collect::<Vec<_>>(), [false, false]);
+    assert!(outcome.notices.iter().any(|notice| notice.contains("kept as a private image")), "{outcome:?}");
+    // Where the registry gives it, it is public, and stays so.
+    attackers.use_up(&format!("GET /v2/tool/blobs/{}", secret()));
+    let mut honest = request(&attackers, "other", 1, &["tool:1"]);
+    honest.public_registries = vec![attackers.host()];
+    let outcome = run(store.path(), honest, "").await;
+    assert!(outcome.images[0].public, "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_override_that_pretends_to_be_the_host_proves_nothing() {
     let size = SECRET.len() as u64;
     for tls in [false, true] {
