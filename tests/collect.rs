@@ -75,7 +75,7 @@ impl<'a> Cluster<'a> {
         self.objects.remove(&key(uid));
     }
 
-    fn command(&self, die_at: Option<u64>) -> Command {
+    fn command(die_at: Option<u64>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_imagecache"));
         command.args(["--log", "off"]).stdin(Stdio::null()).env_remove("IMAGECACHE_DIE_AT");
         if let Some(point) = die_at {
@@ -105,7 +105,7 @@ impl<'a> Cluster<'a> {
         });
         let file = self.path(&format!("request-{uid}.json"));
         fs::write(&file, request.to_string()).unwrap();
-        let mut command = self.command(die_at);
+        let mut command = Self::command(die_at);
         command.arg("worker").arg("--request").arg(file).arg("--credentials").arg(self.path("credentials"));
         command.arg("--volume").arg(self.path("store"));
         command.arg("--termination-log").arg(self.path(&format!("pulled-{uid}")));
@@ -142,7 +142,7 @@ impl<'a> Cluster<'a> {
     }
 
     fn prepare_gc(&self, list: &LiveList, die_at: Option<u64>) -> Command {
-        let mut command = self.command(die_at);
+        let mut command = Self::command(die_at);
         command.arg("gc").arg(self.path("store")).args(["--grace", "0", "--unsafe-no-waiting"]);
         for (n, part) in list.parts(2).iter().enumerate() {
             let file = self.path(&format!("live-{n}.json"));
@@ -197,6 +197,9 @@ impl<'a> Cluster<'a> {
     }
 }
 
+/// What is done by hand to a store, or to one of its roots.
+type Hand = fn(&Path, &Path);
+
 const BASE: &[u8] = &[b'b'; 9000];
 const OLDS: &[u8] = &[b'o'; 5000];
 const NEWS: &[u8] = &[b'n'; 4000];
@@ -216,7 +219,7 @@ async fn beside(work: impl FnOnce() + Send + 'static) {
 }
 
 /// The old cache is deleted, and so many runs of gc have seen that.
-fn going<'a>(registry: &'a Registry, collections: usize) -> Cluster<'a> {
+fn going(registry: &Registry, collections: usize) -> Cluster<'_> {
     let mut cluster = Cluster::new(registry);
     assert_eq!(cluster.pull(KEPT, &["kept:1"], None), Ended::Well);
     assert_eq!(cluster.pull(OLD, &["old:1"], None), Ended::Well);
@@ -236,9 +239,9 @@ async fn gc_may_die_anywhere_and_a_pull_that_wants_what_goes_gets_it() {
     beside(move || {
         // Condemned, about to be taken out, and in the trash.
         for collections in 0..3 {
-            for point in (1..).step_by(step()) {
+            for point in (1_u64..).step_by(step()) {
                 let mut cluster = going(&registry, collections);
-                let (ended, _) = cluster.gc(Some(point as u64));
+                let (ended, _) = cluster.gc(Some(point));
                 cluster.verify();
                 assert_eq!(cluster.pull(NEW, &["new:1"], None), Ended::Well);
                 cluster.verify();
@@ -260,9 +263,9 @@ async fn a_pull_of_old_layers_may_die_anywhere_with_gc_after_it() {
     let registry = registry().await;
     beside(move || {
         for collections in [1, 2] {
-            for point in (1..).step_by(step() * 2) {
+            for point in (1_u64..).step_by(step() * 2) {
                 let mut cluster = going(&registry, collections);
-                let ended = cluster.pull(NEW, &["new:1"], Some(point as u64));
+                let ended = cluster.pull(NEW, &["new:1"], Some(point));
                 // It is listed by now, without a credit; what it leased is spared.
                 cluster.gc(None);
                 cluster.gc(None);
@@ -301,9 +304,10 @@ async fn both_at_once_killed_anywhere_with_lists_of_now_and_of_then() {
                 cluster.delete(uid);
             }
             // A late one acts on a list of long ago.
-            let list = match rng.random_bool(0.3) {
-                true => lists[rng.random_range(0..lists.len())].clone(),
-                false => cluster.list(),
+            let list = if rng.random_bool(0.3) {
+                lists[rng.random_range(0..lists.len())].clone()
+            } else {
+                cluster.list()
             };
             lists.push(cluster.list());
             let point = |rng: &mut StdRng| rng.random_bool(0.5).then(|| rng.random_range(1..60));
@@ -334,7 +338,6 @@ async fn hands_may_delete_or_damage_what_they_can_reach() {
     beside(move || {
         let root =
             |cluster: &Cluster<'_>, uid: &str| cluster.path("store").join(format!("roots/{uid}/1.json"));
-        type Hand = fn(&Path, &Path);
         // What was done, to which file, and whether the credited content is lost by it.
         let hands: [(&str, Hand, bool); 6] = [
             ("index.json deleted", |store, _| fs::remove_file(store.join("index.json")).unwrap(), false),
@@ -342,7 +345,7 @@ async fn hands_may_delete_or_damage_what_they_can_reach() {
             (
                 "index.json emptied",
                 |store, _| {
-                    fs::write(store.join("index.json"), r#"{"schemaVersion":2,"manifests":[]}"#).unwrap()
+                    fs::write(store.join("index.json"), r#"{"schemaVersion":2,"manifests":[]}"#).unwrap();
                 },
                 false,
             ),
