@@ -14,7 +14,7 @@ use imagecache::{
         digest::Digest,
         lookup::{HostAlias, Lookup},
         report::{Outcome, ReusedBy},
-        request::{Access, Dialect, PullRequest, Transport},
+        request::{Access, PullRequest, Transport},
     },
     ops::clock,
     pull::{self, Pull, meter::Meter},
@@ -29,25 +29,12 @@ static SECRET: [u8; 50_000] = [7; 50_000];
 fn request(registry: &Registry, cache: &str, run: u64, images: &[&str]) -> PullRequest {
     let transport =
         if registry.certificate.is_some() { Transport::HttpsUnverified } else { Transport::PlainHttp };
+    let images = images.iter().map(|image| registry.reference(image)).collect();
     PullRequest {
-        cache: cache.parse().unwrap(),
-        name: cache.to_owned(),
         run,
-        inputs: String::new(),
-        images: images.iter().map(|image| registry.reference(image)).collect(),
         platforms: vec!["linux/amd64".parse().unwrap()],
-        size_limit: None,
         access: BTreeMap::from([(registry.host(), Access { transport, overridden: false })]),
-        reuse: true,
-        public_registries: vec![],
-        credentials_over_http: true,
-        serve_private: false,
-        attestations: false,
-        referrers: false,
-        recheck: false,
-        dialect: Dialect::Eci,
-        lookup: Lookup::default(),
-        acr_domains: BTreeMap::new(),
+        ..PullRequest::new(cache.parse().unwrap(), images)
     }
 }
 
@@ -147,6 +134,31 @@ async fn a_registry_of_an_attacker_has_to_show_the_bytes_that_its_manifest_names
         let asked = format!("HEAD /v2/mine/blobs/{}", secret());
         assert!(!attackers.lines().contains(&asked), "what he says is worth nothing");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_public_image_that_names_a_private_layer_of_the_same_cache_does_not_make_it_public() {
+    let (victims, attackers, store) =
+        (Registry::start().await, Registry::start().await, tempfile::tempdir().unwrap());
+    accounts(&victims);
+    victims.image("private", "1", "linux/amd64", &[&SECRET]);
+    attackers.image("tool", "1", "linux/amd64", &[&SECRET, b"tool"]);
+    attackers.always(&format!("GET /v2/tool/blobs/{}", secret()), Fault::status(404));
+    let mut wanted = request(&victims, "victim", 1, &["private:1"]);
+    wanted.images.push(attackers.reference("tool:1"));
+    let access = Access { transport: Transport::PlainHttp, overridden: false };
+    wanted.access.insert(attackers.host(), access);
+    wanted.public_registries = vec![attackers.host()];
+    let outcome = run(store.path(), wanted, "alice").await;
+    assert_eq!(outcome.failure, None);
+    assert_eq!(outcome.images.iter().map(|image| image.public).collect::<Vec<_>>(), [false, false]);
+    assert!(outcome.notices.iter().any(|notice| notice.contains("kept as a private image")), "{outcome:?}");
+    // Where the registry gives it, it is public, and stays so.
+    attackers.use_up(&format!("GET /v2/tool/blobs/{}", secret()));
+    let mut honest = request(&attackers, "other", 1, &["tool:1"]);
+    honest.public_registries = vec![attackers.host()];
+    let outcome = run(store.path(), honest, "").await;
+    assert!(outcome.images[0].public, "{outcome:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -329,7 +329,7 @@ pub struct Ledger {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<LedgerFailure>,
     /// The first run for what is asked now: earlier ones do not answer it.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default)]
     pub asked: i64,
     /// The value of the refresh annotation that is answered when that run succeeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -447,10 +447,6 @@ pub struct LedgerRefresh {
     /// The failures since the registries last answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<LedgerFailure>,
-}
-
-fn is_zero(n: &i64) -> bool {
-    *n == 0
 }
 
 /// A streak of failures.

@@ -43,7 +43,7 @@ enum Reading {
     #[default]
     NotYet,
     /// Absent when it could not be understood.
-    Done(Option<Outcome>),
+    Done(Option<Box<Outcome>>),
 }
 
 impl Logs {
@@ -131,7 +131,7 @@ impl Cluster {
         let uid = pod.uid()?;
         let before = self.logs.with(|known| known.get(&uid).map(|known| known.outcome.clone()));
         if let Some(Reading::Done(outcome)) = before {
-            return outcome;
+            return outcome.map(|outcome| *outcome);
         }
         let message = observe::termination_message(pod)?;
         // Without the log the message still says class, digests and sizes.
@@ -145,7 +145,9 @@ impl Cluster {
         let outcome = Outcome::decode(message, &log, images)
             .inspect_err(|error| tracing::warn!(pod = pod.name_any(), %error, "no report"))
             .ok();
-        self.logs.with(|known| known.entry(uid).or_default().outcome = Reading::Done(outcome.clone()));
+        self.logs.with(|known| {
+            known.entry(uid).or_default().outcome = Reading::Done(outcome.clone().map(Box::new));
+        });
         outcome
     }
 

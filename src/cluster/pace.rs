@@ -29,13 +29,12 @@ impl Pacer {
     /// It may go now, or has to wait for so long. Who waited and comes back in time does not wait again.
     pub(super) fn turn(&self, uid: &str) -> Result<(), Duration> {
         let (mut turns, now) = (self.turns(), Instant::now());
-        let turn = match turns.given.get(uid) {
-            Some(turn) => *turn,
-            None => {
-                let turn = turns.next.map_or(now, |next| next.max(now));
-                turns.next = Some(turn + self.between);
-                turn
-            }
+        let turn = if let Some(turn) = turns.given.get(uid) {
+            *turn
+        } else {
+            let turn = turns.next.map_or(now, |next| next.max(now));
+            turns.next = Some(turn + self.between);
+            turn
         };
         if turn <= now {
             turns.given.remove(uid);

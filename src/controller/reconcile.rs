@@ -70,7 +70,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub async fn reconcile(cache: Arc<Guarded>, context: Arc<Context>) -> Result<Next, Error> {
     let started = Instant::now();
     let result = match &cache.0 {
-        Ok(cache) => match tokio::time::timeout(LONGEST, pass(cache, &context)).await {
+        Ok(cache) => match tokio::time::timeout(LONGEST, Box::pin(pass(cache, &context))).await {
             Ok(result) => result,
             Err(_) => Err(Error::new(format!("reconcile {}", cache.name_any()), Why::Timeout)),
         },

@@ -60,7 +60,9 @@ impl Seen<'_> {
                 image.digest.is_some() && images.iter().all(|new| new.name != image.name)
             };
             let mut kept: Vec<ImageStatus> = self.before.iter().filter(served).cloned().collect();
-            kept.iter_mut().for_each(|image| image.error = None);
+            for image in &mut kept {
+                image.error = None;
+            }
             images.append(&mut kept);
         }
         images

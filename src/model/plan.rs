@@ -162,7 +162,7 @@ impl<'a> Course<'a> {
         }
         let live = at_work.is_some().then_some(self.ledger.run);
         self.remove_jobs(live);
-        let stage = if let Some(stage) = at_work {
+        let reached = if let Some(stage) = at_work {
             self.keep_credentials(request);
             self.ledger.secrets_missing = None;
             stage
@@ -172,7 +172,7 @@ impl<'a> Course<'a> {
             self.go_on(request, stale)
         };
         // Whatever becomes of a refresh, the content is there.
-        Walked::At(if self.ledger.is_refreshing() { Stage::Ready } else { stage })
+        Walked::At(if self.ledger.is_refreshing() { Stage::Ready } else { reached })
     }
 
     fn job(&self) -> Option<&'a JobFact> {

@@ -22,7 +22,7 @@ use crate::{
         class::Class,
         digest::Digest,
         failure::Failure,
-        reference::RegistryHost,
+        reference::{Reference, RegistryHost},
         report::Right,
         request::CacheKey,
         root::{Entry, EntryKind, RootImage},
@@ -203,6 +203,14 @@ impl Fetcher {
                 Ok(None)
             }
         }
+    }
+
+    /// The images of the run as they are recorded: public only with content that a registry gives openly.
+    pub(super) fn recorded(&self) -> (Vec<RootImage>, Vec<(Reference, Digest)>) {
+        let mut holdings = self.holdings.lock().unwrap_or_else(PoisonError::into_inner);
+        let owner = Owner { cache: &self.cache, credentials: &self.credentials };
+        holdings.learn_lease(&self.lease.said(), &owner);
+        holdings.open(&self.images)
     }
 
     fn allowed(&self, blob: &Blob) -> Allowed {

@@ -123,7 +123,7 @@ impl Pull {
                 outcome.failure = outcome.images.iter().find_map(|image| image.failure.clone());
             }
         }
-        outcome.notices = self.client.notices();
+        outcome.notices.extend(self.client.notices());
         outcome
     }
 
@@ -185,7 +185,13 @@ impl Pull {
                 }
             }
         };
-        self.account(outcome, &fetcher.images);
+        let (images, closed) = fetcher.recorded();
+        self.account(outcome, &images);
+        outcome.notices.extend(closed.iter().map(|(reference, digest)| {
+            format!(
+                "{reference} is kept as a private image: its registry did not give {digest}, which came from elsewhere"
+            )
+        }));
         let root = filled?;
         let held: Vec<Digest> = sizes(&fetcher.images).into_iter().map(|(digest, _)| digest).collect();
         drop(fetcher);
@@ -328,7 +334,7 @@ impl Pull {
             credentials: credentials.to_owned(),
             store: self.store.id().to_owned(),
             serve_private: self.request.serve_private,
-            images: fetcher.images.clone(),
+            images: fetcher.recorded().0,
         };
         let digest = block_in_place(|| self.store.link_root(&root))?;
         for _ in 0..LAST_LOOKS {

@@ -17,7 +17,7 @@ use crate::{
         reference::{Reference, RegistryHost},
         report::Right as By,
         request::CacheKey,
-        root::{Root, RootImage},
+        root::{Entry, EntryKind, Root, RootImage},
     },
     store::LeaseFile,
 };
@@ -96,6 +96,35 @@ impl Holdings {
         self.from_repository.contains(&place)
     }
 
+    /// The store has it from this image's registry, reached without overrides.
+    fn came_from(&self, image: &RootImage, digest: &Digest) -> bool {
+        !image.overridden && self.hosts.contains(&(image.reference.host().clone(), digest.clone()))
+    }
+
+    /// Of images that upstream gives to everybody, those whose content it gave too; the others are private. With each
+    /// of those, a digest that came from elsewhere.
+    pub(super) fn open(&self, images: &[RootImage]) -> (Vec<RootImage>, Vec<(Reference, Digest)>) {
+        let blobs = |image: &RootImage| -> Vec<Digest> {
+            let moved = |entry: &&Entry| matches!(entry.kind, EntryKind::Config | EntryKind::Layer);
+            image.closure.iter().filter(moved).map(|entry| entry.digest.clone()).collect()
+        };
+        let public = || images.iter().filter(|image| image.public.is_some());
+        let given: BTreeSet<Digest> = public()
+            .flat_map(|image| blobs(image).into_iter().filter(|digest| self.came_from(image, digest)))
+            .collect();
+        let (mut opened, mut closed) = (images.to_vec(), Vec::new());
+        for image in opened.iter_mut().filter(|image| image.public.is_some()) {
+            let from_elsewhere = blobs(image)
+                .into_iter()
+                .find(|digest| !given.contains(digest) && !self.public.contains(digest));
+            if let Some(digest) = from_elsewhere {
+                image.public = None;
+                closed.push((image.reference.clone(), digest));
+            }
+        }
+        (opened, closed)
+    }
+
     /// `sources`: the images of the run that hold the digest.
     pub(super) fn right(
         &self,
@@ -108,6 +137,13 @@ impl Holdings {
             return Right::Fetch;
         }
         let of = |index: &&usize| images.get(**index);
+        let has_it = |image: &RootImage| self.came_from(image, digest);
+        // A public image may name what its registry never had. Before that is served openly it is fetched there, once.
+        let mut open =
+            sources.iter().filter_map(|index| of(&index)).filter(|image| image.public.is_some()).peekable();
+        if open.peek().is_some() && !self.public.contains(digest) && !open.any(has_it) {
+            return Right::Fetch;
+        }
         let held = |image: &RootImage| self.from_repository.contains(&place(image, digest));
         if sources.iter().filter_map(|index| of(&index)).any(held) {
             return Right::Free(By::Held);
@@ -116,9 +152,6 @@ impl Holdings {
             return Right::Free(By::Public);
         }
         let own = self.by_this_cache.contains(digest);
-        let has_it = |image: &RootImage| {
-            !image.overridden && self.hosts.contains(&(image.reference.host().clone(), digest.clone()))
-        };
         let may_ask = |index: &&usize| of(index).is_some_and(|image| own || has_it(image));
         match sources.iter().filter(may_ask).copied().collect::<Vec<_>>() {
             askable if askable.is_empty() => Right::Fetch,
@@ -153,7 +186,7 @@ fn place(image: &RootImage, digest: &Digest) -> (RegistryHost, String, Digest) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{root::EntryKind, samples};
+    use crate::model::samples;
 
     fn layer() -> Digest {
         Digest::sha256(b"layer")
@@ -231,6 +264,26 @@ mod tests {
         }
         let led = root("other", "", RootImage { overridden: true, ..image("evil.io/x") });
         assert_eq!(right(&[victims, led], &[], image("evil.io/x")), Right::Fetch, "overrides prove nothing");
+    }
+
+    #[test]
+    fn an_image_is_public_only_with_what_a_registry_gives_openly() {
+        let public = |name: &str| RootImage { public: Some(Timestamp::UNIX_EPOCH), ..image(name) };
+        let run = [image("r.io/private"), public("evil.io/x"), public("hub/y")];
+        let opened = |roots: &[Root]| -> Vec<bool> {
+            let (opened, closed) = holdings("mine", "alice", roots).open(&run);
+            assert_eq!(closed.len(), opened.iter().filter(|image| image.public.is_none()).count() - 1);
+            opened.iter().map(|image| image.public.is_some()).collect()
+        };
+        assert_eq!(opened(&[root("mine", "alice", image("r.io/private"))]), [false, false, false]);
+        assert_eq!(
+            opened(&[root("theirs", "", image("hub/y"))]),
+            [false, true, true],
+            "then it is no secret"
+        );
+        let held = holdings("mine", "alice", &[root("mine", "alice", image("r.io/private"))]);
+        assert_eq!(held.right(&layer(), &[1, 0], &run, true), Right::Fetch, "from him, once");
+        assert_eq!(held.right(&layer(), &[0], &run, true), Right::Free(By::Held));
     }
 
     #[test]

@@ -18,7 +18,8 @@ pub(super) struct Blob {
 }
 
 /// Configs and layers, each once, largest first: the long ones decide when a pull ends, and small ones fill the
-/// gaps.
+/// gaps. Images that everybody may have are asked first: what the mirror serves openly has to come from a registry
+/// that gives it openly.
 pub(super) fn blobs(images: &[RootImage]) -> Vec<Blob> {
     let mut by_digest: BTreeMap<&Digest, Blob> = BTreeMap::new();
     for (index, image) in images.iter().enumerate() {
@@ -28,6 +29,9 @@ pub(super) fn blobs(images: &[RootImage]) -> Vec<Blob> {
         }
     }
     let mut blobs: Vec<Blob> = by_digest.into_values().collect();
+    for blob in &mut blobs {
+        blob.images.sort_by_key(|index| images[*index].public.is_none());
+    }
     blobs.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.digest.cmp(&b.digest)));
     blobs
 }

@@ -157,6 +157,11 @@ impl Lease {
         self.write(&file)
     }
 
+    /// What it says now.
+    pub fn said(&self) -> LeaseFile {
+        self.locked().clone()
+    }
+
     /// What earlier attempts of this cache fetched.
     pub fn fetched_before(&self) -> BTreeSet<Digest> {
         self.fetched_before.clone()

@@ -6,8 +6,16 @@ use imagecache::{
     api::{ImageCache, ImageCacheStatus},
     model::{class::Class, facts::JobState},
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::{DAY, one_try, pulling, ready, walk::masked, world::World};
+use crate::{
+    DAY, one_try, pulling, ready,
+    walk::masked,
+    world::{World, cache},
+};
+
+type Step = fn(&mut World);
+type Stage = fn() -> World;
 
 fn images(names: &[&str]) -> impl FnOnce(&mut ImageCache) {
     let names = names.iter().map(|&name| name.to_owned()).collect();
@@ -22,7 +30,7 @@ fn same(before: &ImageCacheStatus, after: &ImageCacheStatus) {
 
 #[test]
 fn a_bad_edit_that_is_taken_back_was_never_made() {
-    let breaks: [(&str, fn(&mut World)); 5] = [
+    let breaks: Vec<(&str, Step)> = vec![
         ("opened", |world| _ = world.reconcile()),
         ("pulling", |world| {
             world.reconcile();
@@ -196,4 +204,46 @@ fn an_edit_mid_pull_ends_that_job_and_starts_the_right_one() {
     assert!(matches!(job.fact.state, JobState::Active));
     world.settle();
     assert_eq!((world.phase().as_str(), world.status().image_cache_id), ("Ready", id));
+}
+
+#[test]
+fn an_object_that_is_being_deleted_is_left_alone_at_every_stage() {
+    let stages: Vec<(&str, Stage)> = vec![
+        ("new", || World::new(cache(&["nginx:1"]))),
+        ("pulling", pulling),
+        ("ready", ready),
+        ("failed", || {
+            let mut world = World::new(cache(&["nginx:1"]));
+            world.upstream = Some(Class::NotFound);
+            one_try(&mut world);
+            world
+        }),
+        ("refreshing", || {
+            let mut world = ready();
+            world.ask_anew("1");
+            world.reconcile();
+            world.reconcile();
+            world
+        }),
+    ];
+    for (name, stage) in stages {
+        let mut world = stage();
+        let made = world.made;
+        let now = Time(world.now);
+        world.edit(|object| object.metadata.deletion_timestamp = Some(now));
+        for _ in 0..3 {
+            world.pass(DAY);
+            let plan = world.plan().unwrap();
+            assert_eq!((plan.actions, plan.events, plan.status), (vec![], vec![], world.status()), "{name}");
+            world.reconcile();
+        }
+        // A plan of before the deletion that comes late makes nothing either.
+        let mut late = stage();
+        let (judged, facts) = late.look().unwrap();
+        let plan = late.plan().unwrap();
+        late.object = None;
+        late.jobs.clear();
+        late.apply(&judged, &facts, plan, usize::MAX);
+        assert!(late.jobs.is_empty() && world.made == made, "{name}");
+    }
 }

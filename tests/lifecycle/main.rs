@@ -6,6 +6,7 @@
 mod any_order;
 mod clocks;
 mod edits;
+mod exports;
 mod losses;
 mod refresh;
 mod settings;

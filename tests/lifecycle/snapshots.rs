@@ -4,22 +4,21 @@ use std::time::Duration;
 
 use imagecache::model::{
     class::Class,
-    facts::JobState,
     plan::{Again, Needs},
     snapshot::Api,
 };
 
 use crate::{
-    storage::{Storage, class},
+    storage::class,
     world::{World, cache, with_snapshots},
 };
 
-fn world() -> World {
+pub(crate) fn world() -> World {
     with_snapshots(World::new(cache(&["nginx:1"])))
 }
 
 /// Credited, and nothing of its snapshot is made yet.
-fn pulled(mut world: World) -> World {
+pub(crate) fn pulled(mut world: World) -> World {
     world.reconcile();
     world.reconcile();
     world.job_ends(false);
@@ -27,7 +26,7 @@ fn pulled(mut world: World) -> World {
     world
 }
 
-fn exported(mut world: World) -> World {
+pub(crate) fn exported(mut world: World) -> World {
     world = pulled(world);
     for _ in 0..3 {
         world.reconcile();
@@ -37,14 +36,14 @@ fn exported(mut world: World) -> World {
     world
 }
 
-fn ready() -> World {
+pub(crate) fn ready() -> World {
     let mut world = world();
     world.settle();
     assert_eq!((world.phase().as_str(), world.storage.runs()), ("Ready", vec![1]));
     world
 }
 
-fn flash(mut world: World) -> World {
+pub(crate) fn flash(mut world: World) -> World {
     world.edit(|object| {
         let key = "k8s.aliyun.com/imc-enable-flash".to_owned();
         object.metadata.annotations.get_or_insert_default().insert(key, "true".to_owned());
@@ -53,17 +52,17 @@ fn flash(mut world: World) -> World {
 }
 
 /// Reason of the Snapshot condition, and whether it holds.
-fn said(world: &World) -> (bool, String) {
+pub(crate) fn said(world: &World) -> (bool, String) {
     let (holds, reason, _) = world.condition("Snapshot");
     (holds, reason)
 }
 
-fn at(world: &World) -> (String, String, String) {
+pub(crate) fn at(world: &World) -> (String, String, String) {
     let progress = world.status().progress.unwrap_or_default();
     (world.phase(), world.condition("Ready").1, progress)
 }
 
-fn is(phase: &str, reason: &str, progress: &str) -> (String, String, String) {
+pub(crate) fn is(phase: &str, reason: &str, progress: &str) -> (String, String, String) {
     (phase.to_owned(), reason.to_owned(), progress.to_owned())
 }
 
@@ -362,93 +361,6 @@ fn the_default_class_is_the_one_of_the_volumes_driver() {
 }
 
 #[test]
-fn an_export_that_fails_is_tried_again_by_the_usual_rules_and_counted_once() {
-    let mut world = world();
-    world.storage.broken = Some(Class::Unknown);
-    world = pulled(world);
-    world.reconcile();
-    world.reconcile();
-    world.storage.export_ends(world.now);
-    // Killed between the status and the removal of the Job, which is seen again.
-    let (judged, facts) = world.look().unwrap();
-    let plan = world.plan().unwrap();
-    world.apply(&judged, &facts, plan, 1);
-    assert_eq!(world.storage.exports.len(), 1);
-    for _ in 0..3 {
-        world.reconcile();
-    }
-    let failure = world.status().ledger.unwrap().snapshot.unwrap().failure.unwrap();
-    assert_eq!((failure.attempts, at(&world).1.as_str()), (1, "Unknown"));
-    let Again::After(wait) = world.plan().unwrap().again else { panic!("it comes back") };
-    assert!(wait <= Duration::from_secs(30), "{wait:?}");
-    assert!(world.storage.exports.is_empty());
-    world.pass(wait);
-    world.storage.broken = None;
-    world.reconcile();
-    assert_eq!(world.storage.exports.len(), 1);
-    world.settle();
-    assert_eq!(world.storage.done, ["volume 1", "export 1", "export 1", "snapshot 1"], "on the same volume");
-}
-
-#[test]
-fn a_volume_that_was_full_is_replaced_by_a_larger_one() {
-    let mut world = world();
-    world.storage.broken = Some(Class::NoSpace);
-    world = pulled(world);
-    world.reconcile();
-    let small = world.storage.volumes[0].bytes;
-    assert_eq!(small, 23 << 30, "20 GiB, a tenth and one more");
-    world.reconcile();
-    world.storage.export_ends(world.now);
-    for _ in 0..3 {
-        world.reconcile();
-    }
-    assert_eq!((at(&world).1.as_str(), world.storage.volumes.len()), ("NoSpace", 0));
-    world.pass(Duration::from_mins(1));
-    world.reconcile();
-    assert!(world.storage.volumes[0].bytes > small + (small / 3));
-    world.settle();
-    assert_eq!(world.phase(), "Ready");
-}
-
-#[test]
-fn an_export_that_does_not_find_the_content_says_that_it_is_lost_and_it_is_pulled_again() {
-    let mut world = world();
-    world.storage.broken = Some(Class::NotFound);
-    world = exported(world);
-    world.storage.broken = None;
-    assert_eq!((at(&world).0.as_str(), at(&world).1.as_str()), ("Creating", "ContentLost"));
-    world.settle();
-    assert_eq!((world.phase().as_str(), world.run(), world.storage.runs()), ("Ready", 2, vec![1]));
-}
-
-#[test]
-fn a_volume_or_an_export_that_is_deleted_by_hand_is_made_again() {
-    let mut world = exported(world());
-    world.storage.volumes.clear();
-    world.reconcile();
-    world.settle();
-    assert_eq!((world.phase().as_str(), world.storage.runs()), ("Ready", vec![1]));
-
-    let mut world = pulled(self::world());
-    for _ in 0..2 {
-        world.reconcile();
-    }
-    world.storage.exports.clear();
-    world.settle();
-    assert_eq!((world.phase().as_str(), world.storage.runs()), ("Ready", vec![1]));
-}
-
-#[test]
-fn a_volume_waits_for_no_consumer_but_its_export() {
-    let mut world = pulled(world());
-    world.reconcile();
-    assert_eq!(world.storage.volumes[0].phase, "Pending", "WaitForFirstConsumer");
-    world.reconcile();
-    assert_eq!(world.storage.exports.len(), 1);
-}
-
-#[test]
 fn caches_that_were_ready_before_snapshots_were_wanted_stay_so_and_get_one_in_their_turn() {
     let mut world = World::new(cache(&["nginx:1"]));
     world.settle();
@@ -508,20 +420,4 @@ fn wherever_the_controller_is_killed_the_next_one_goes_on() {
         assert_eq!(world.storage.done, ["volume 1", "export 1", "snapshot 1"], "killed at {at_step}.{kill}");
         assert!(world.storage.is_quiet() && said(&world).0);
     }
-}
-
-#[test]
-fn an_export_job_whose_pod_cannot_start_says_why_and_fails_in_the_end() {
-    let mut world = pulled(world());
-    world.reconcile();
-    world.reconcile();
-    assert_eq!(world.storage.exports[0].state, JobState::Active);
-    world.storage.exports[0].no_pod = Some("exceeded quota: pods".into());
-    world.reconcile();
-    assert!(world.condition("Snapshot").2.contains("exceeded quota"));
-    world.pass(Duration::from_mins(11));
-    world.reconcile();
-    assert_eq!(at(&world).1, "Quota");
-    assert!(world.condition("Ready").2.contains("export pod"), "{}", world.condition("Ready").2);
-    assert_eq!(Storage::new().api, Api::Present);
 }

@@ -15,7 +15,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use crate::world::{World, cache, tracked};
 
 const STEPS: usize = 500;
-const WALKS: u64 = 12;
+const WALKS: u64 = 6;
 const MAY_BE_WRONG: [&str; 3] =
     ["k8s.aliyun.com/vswitch-ids", "k8s.aliyun.com/imc-enable-reuse", "k8s.aliyun.com/imc-size"];
 
@@ -77,8 +77,8 @@ impl Manifest {
             3 => object.spec.retention_days = *[None, Some(1), Some(30)].choose(rng).unwrap(),
             4 => object.spec.image_cache_size = *[None, Some(30)].choose(rng).unwrap(),
             5 => {
-                object.spec.refresh_interval =
-                    [None, Some("1h".into()), Some("7d".into())].choose(rng).unwrap().clone()
+                let every = [None, Some("1h".to_owned()), Some("7d".to_owned())];
+                object.spec.refresh_interval.clone_from(every.choose(rng).unwrap());
             }
             6 => {
                 let value = rng.random_range(0..1000).to_string();
@@ -145,7 +145,6 @@ fn trouble(world: &mut World, rng: &mut StdRng) {
 /// One step of the cluster: controller, workers, time.
 fn go_on(world: &mut World, rng: &mut StdRng) {
     match rng.random_range(0..10) {
-        0..=4 => _ = world.reconcile(),
         5 => {
             if let Some((judged, facts)) = world.look() {
                 let plan = world.plan().unwrap();

@@ -347,8 +347,8 @@ impl World {
         let highest = self.roots.last().copied();
         let Some(request) = self.job().map(|job| job.request.clone()) else { return };
         let run = request.run;
-        let proves = self.public && matches!(request.resolve, Resolve::Proofs(_));
-        let known = self.answer(&request).filter(|_| !(proves && self.upstream.is_some()));
+        let by_proof = self.public && matches!(request.resolve, Resolve::Proofs(_));
+        let known = self.answer(&request).filter(|_| !(by_proof && self.upstream.is_some()));
         let failure = self.upstream.filter(|_| known.is_none());
         let failure = failure.map(|class| Failure::new(class, format!("{}: {class}", self.says)));
         let higher_run = highest.filter(|highest| *highest > run);
@@ -411,7 +411,7 @@ impl World {
         match request.resolve {
             Resolve::Since(run) => {
                 let same = self.answers.range(run..).filter(|(_, answer)| answer.inputs == request.inputs);
-                of(same.last()?.0)
+                of(same.max_by_key(|(run, _)| **run)?.0)
             }
             Resolve::Proofs(run) => {
                 let proved = self.upstream.is_none().then_some(self.now).filter(|_| self.public);

@@ -1,6 +1,9 @@
 //! What ends: by both clocks, as exactly what was looked at, and not all at once.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use imagecache::cluster::Why;
 use serde_json::json;
@@ -72,10 +75,10 @@ async fn thousands_that_expire_together_are_deleted_a_few_a_second() {
     world.server.with(|state| state.date = "Thu, 01 Jan 2026 00:00:00 GMT".to_owned());
     world.server.requests();
     let start = Instant::now();
-    let mut due: BTreeMap<(Duration, usize), ()> = (0..ALL).map(|i| ((Duration::ZERO, i), ())).collect();
+    let mut due: BTreeSet<(Duration, usize)> = (0..ALL).map(|i| (Duration::ZERO, i)).collect();
     let mut deleted: BTreeMap<u64, usize> = BTreeMap::new();
     let mut passes = 0;
-    while let Some(((at, i), ())) = due.pop_first() {
+    while let Some((at, i)) = due.pop_first() {
         tokio::time::advance(at.saturating_sub(start.elapsed())).await;
         let name = format!("c{i}");
         passes += 1;
@@ -86,7 +89,7 @@ async fn thousands_that_expire_together_are_deleted_a_few_a_second() {
             }
             Err(error) => {
                 let Why::NotItsTurn(wait) = error.why else { panic!("{error}") };
-                due.insert((start.elapsed() + wait, i), ());
+                due.insert((start.elapsed() + wait, i));
             }
         }
     }

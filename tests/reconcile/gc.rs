@@ -188,7 +188,7 @@ async fn a_second_leader_makes_no_second_job_and_reads_what_the_first_one_left()
 async fn a_job_whose_list_could_not_be_made_is_removed_and_the_deletion_is_not_forgotten() {
     let (world, mut collector) = world(1).await;
     world.server.with(|state| {
-        state.refuse = Some(("POST configmaps".to_owned(), http::StatusCode::SERVICE_UNAVAILABLE))
+        state.refuse = Some(("POST configmaps".to_owned(), http::StatusCode::SERVICE_UNAVAILABLE));
     });
     world.context.cluster.gc.deleted(clock::now());
     collector.step(&world.context, later(30)).await.unwrap_err();

@@ -90,7 +90,7 @@ impl Server {
             let parts: Vec<&str> = target.rsplit('/').take(2).collect();
             let line = format!("{method} {}/{}", parts[1], parts[0]);
             state.log.push((line.clone(), body.clone()));
-            state.query = query.to_owned();
+            query.clone_into(&mut state.query);
             if state.hang.as_ref().is_some_and(|hang| line.starts_with(hang)) {
                 return None;
             }
@@ -175,8 +175,8 @@ impl State {
         };
         let all: Vec<&Value> = self.objects.iter().filter(inside).map(|(_, object)| object).collect();
         let number = |key: &str| {
-            let values = self.query.split('&').filter_map(|pair| pair.strip_prefix(key));
-            values.filter_map(|value| value.trim_start_matches('=').parse::<usize>().ok()).next()
+            let mut values = self.query.split('&').filter_map(|pair| pair.strip_prefix(key));
+            values.find_map(|value| value.trim_start_matches('=').parse::<usize>().ok())
         };
         let (from, limit) = (number("continue").unwrap_or(0), number("limit").unwrap_or(all.len()));
         let to = all.len().min(from + limit);
