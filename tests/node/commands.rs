@@ -1,10 +1,13 @@
 //! What a user types: wait, get, describe, events.
 
-use crate::world::{
-    image::{Blob, Image},
-    plain_cache,
-    registry::Registry,
-    world,
+use crate::{
+    kit::cluster::eventually,
+    world::{
+        image::{Blob, Image},
+        plain_cache,
+        registry::Registry,
+        world,
+    },
 };
 
 #[test]
@@ -33,10 +36,12 @@ fn kubectl_waits_for_it_and_shows_what_was_pulled() {
     let named = shown[0].rsplit('/').next();
     assert_eq!((named, &shown[2..6]), (Some("commands"), &[id, "Ready", "100%", "True"][..]));
 
-    let events = cluster.run(&["events", "--for", "imagecache/commands"]);
-    for reason in ["Preparing", "Complete"] {
-        assert!(events.contains(reason), "{reason} in {events}");
-    }
+    // Events follow the status.
+    let events = eventually("the event of its completion", || {
+        let events = cluster.run(&["events", "--for", "imagecache/commands"]);
+        events.contains("Complete").then_some(events)
+    });
+    assert!(events.contains("Preparing"), "{events}");
     let described = cluster.run(&["describe", "imagecache", "commands"]);
     let part = described.rsplit("Events:").next().unwrap();
     assert!(part.contains("Normal") && part.contains("Complete"), "{part}");
