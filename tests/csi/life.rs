@@ -120,11 +120,11 @@ impl Patched {
             "-p",
             &patch,
         ]);
-        patched.rolled_out();
+        Self::rolled_out();
         patched
     }
 
-    fn rolled_out(&self) {
+    fn rolled_out() {
         world().cluster.run(&[
             "-n",
             SYSTEM,
@@ -139,7 +139,7 @@ impl Patched {
 impl Drop for Patched {
     fn drop(&mut self) {
         world().cluster.run(&["apply", "-k", root().join(crate::INSTALL).to_str().unwrap()]);
-        self.rolled_out();
+        Self::rolled_out();
     }
 }
 
