@@ -85,7 +85,7 @@ fuzz: ## Every fuzz target for SECONDS=60 with the corpus in fuzz/corpus; cargo 
 .PHONY: lint
 lint: ## Formatting, clippy, documentation and shell scripts.
 	cargo fmt --check
-	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	cargo clippy $(CARGO_FLAGS) --all-targets --test api --test node --test csi -- -D warnings
 	@if command -v shellcheck >/dev/null; then shellcheck tests/*.sh tests/*/*.sh bench/*.sh; fi
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps --quiet
 

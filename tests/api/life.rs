@@ -18,7 +18,7 @@ use imagecache::{
         digest::Digest,
         failure::Failure,
         reference::Reference,
-        report::{ImageOutcome, Outcome},
+        report::{ImageOutcome, Outcome, ReusedBy},
     },
 };
 use jiff::Timestamp;
@@ -55,6 +55,7 @@ fn ends(cluster: &Cluster, uid: &str, images: &[&str], failure: Option<Class>) {
         size: 10,
         pulled: 10,
         reused: 0,
+        reused_by: ReusedBy::default(),
         public: false,
         resolved: None,
         failure: failure.clone(),

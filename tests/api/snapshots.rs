@@ -11,7 +11,7 @@ use std::{
 
 use imagecache::model::{
     digest::Digest,
-    report::{ImageOutcome, Outcome},
+    report::{ImageOutcome, Outcome, ReusedBy},
 };
 use serde_json::{Value, json};
 
@@ -162,10 +162,14 @@ fn outcome(run: u64, pull: bool) -> Outcome {
         size: 10,
         pulled: 10,
         reused: 0,
+        reused_by: ReusedBy::default(),
+        resolved: None,
         public: true,
         failure: None,
     };
     Outcome {
+        resolved: None,
+        proved: None,
         run,
         store: "0123456789abcdef0123456789abcdef".into(),
         root: Some(digest),
