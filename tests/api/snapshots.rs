@@ -165,8 +165,6 @@ fn outcome(run: u64, pull: bool) -> Outcome {
         reused_by: ReusedBy::default(),
         resolved: None,
         public: true,
-        reused_by: ReusedBy::default(),
-        resolved: None,
         failure: None,
     };
     Outcome {
@@ -176,8 +174,6 @@ fn outcome(run: u64, pull: bool) -> Outcome {
         store: "0123456789abcdef0123456789abcdef".into(),
         root: Some(digest),
         size: 10,
-        resolved: None,
-        proved: None,
         images: if pull { vec![image] } else { vec![] },
         failure: None,
         higher_run: None,
