@@ -254,7 +254,8 @@ impl<'a> Course<'a> {
         self.asked_for_secrets = by_secrets || due <= self.now;
         let renewed = by_secrets
             && matches!(self.secrets(request), Secrets::Found(versions) if versions != self.ledger.secrets);
-        let waits = due > self.now && !renewed;
+        // A failure of the future was seen by a clock that was ahead, and is no reason to wait for it.
+        let waits = due > self.now && failure.last.0 <= self.now && !renewed;
         if waits {
             // By then the queue may have room.
             self.at(if early > self.now { early } else { due });

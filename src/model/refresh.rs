@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     digest::Digest,
@@ -73,24 +74,29 @@ pub(super) struct Due {
     pub proofs: bool,
 }
 
-/// Caches that were made together are asked about apart: each comes a little early, by a hash of its UID and run.
 pub(super) fn due(root: &LedgerRoot, request: &CacheRequest, uid: &str) -> Option<Due> {
-    let early = |period: Duration| period.mul_f64(jitter(uid, root.run));
-    let resolved = root.resolved.as_ref().map_or(root.at.0, |time| time.0);
-    let interval = request.refresh_interval.filter(|_| has_tags(&request.images));
-    let tags = interval.map(|Interval(every)| Due { at: after(resolved, early(every)), proofs: false });
-    let proofs = |since: Option<Timestamp>, period| {
-        since.map(|since| Due { at: after(since, early(period)), proofs: true })
+    let proofs = |since: &Option<Time>, period| {
+        since.as_ref().map(|since| Due { at: early(since.0, period, root, uid), proofs: true })
     };
-    let proved = proofs(root.proved.as_ref().map(|time| time.0), RENEW_PROOFS);
-    let tidied = proofs(root.taken_back.as_ref().map(|time| time.0), AFTER_TAKING_BACK);
+    let tags = tags_due(root, request, uid).map(|at| Due { at, proofs: false });
+    let (proved, tidied) = (proofs(&root.proved, RENEW_PROOFS), proofs(&root.taken_back, AFTER_TAKING_BACK));
     [tags, proved, tidied].into_iter().flatten().min_by_key(|due| due.at)
+}
+
+/// When the interval ends.
+pub(super) fn tags_due(root: &LedgerRoot, request: &CacheRequest, uid: &str) -> Option<Timestamp> {
+    let Interval(every) = request.refresh_interval.filter(|_| has_tags(&request.images))?;
+    let resolved = root.resolved.as_ref().map_or(root.at.0, |time| time.0);
+    Some(early(resolved, every, root, uid))
+}
+
+/// Caches that were made together are asked about apart: each comes a little early, by a hash of its UID and run.
+fn early(since: Timestamp, period: Duration, root: &LedgerRoot, uid: &str) -> Timestamp {
+    after(since, period.mul_f64(jitter(uid, root.run)))
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-
     use super::*;
     use crate::{
         api::{ImageCacheSpec, image_cache::Serve},

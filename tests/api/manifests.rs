@@ -56,7 +56,7 @@ fn the_network_policies_can_be_added_to_the_install() {
     assert!(answer.ok && answer.err.is_empty(), "{}", answer.err);
     assert_eq!(
         answer.out.lines().filter(|line| line.starts_with("networkpolicy")).count(),
-        3,
+        5,
         "{}",
         answer.out
     );

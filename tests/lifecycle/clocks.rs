@@ -119,6 +119,10 @@ fn a_clock_that_jumps_while_a_pull_fails_keeps_trying() {
         world.upstream = Some(Class::Network);
         one_try(&mut world);
         jump(&mut world, SignedDuration::from_hours(hours));
+        let run = world.run();
+        world.pass(Duration::from_mins(1));
+        world.reconcile();
+        assert_eq!(world.run(), run + 1, "at the latest when it would have been tried by any clock");
         world.settle();
         assert_eq!(world.phase(), "Ready");
     }

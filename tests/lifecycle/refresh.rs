@@ -307,3 +307,35 @@ fn a_refresh_nobody_wants_any_more_is_dropped() {
     world.pass(DAY);
     assert_eq!(world.plan().unwrap().actions, vec![]);
 }
+
+#[test]
+fn a_proof_that_cannot_be_had_any_more_keeps_no_tag_from_being_looked_up() {
+    let mut world = World::new(cache(&["nginx:1"]));
+    world.public = true;
+    world.edit(every("7d"));
+    world.settle();
+    let start = world.now;
+    // The registry deleted what the tag meant before it was moved.
+    world.upstream = Some(Class::NotFound);
+    let mut proofs = 0;
+    loop {
+        let again = world.reconcile();
+        match (world.jobs.first().map(|job| job.request.resolve), again) {
+            (Some(Resolve::Since(_)), _) => break,
+            (Some(Resolve::Proofs(_)), _) => {
+                proofs += 1;
+                world.job_ends(false);
+            }
+            (None, Again::After(wait)) => world.pass(wait),
+            (None, Again::OnChange) => panic!("nobody comes back"),
+        }
+        undisturbed(&world);
+    }
+    let days = world.now.duration_since(start).as_hours() / 24;
+    assert!(days <= 7, "{days}");
+    if proofs > 0 {
+        assert_eq!(world.condition("Fresh").1, "NotFound");
+    }
+    world.settle();
+    assert!(world.condition("Fresh").0);
+}

@@ -1,6 +1,8 @@
 //! A ready cache at rest, and when its registries are asked anew. It stays ready all the time: what the refresh finds
 //! is credited when it is complete, and when it fails the last good content stays.
 
+use std::time::Duration;
+
 use super::{Course, Secrets};
 use crate::model::{
     class::Class,
@@ -30,7 +32,7 @@ impl Course<'_> {
                 self.start(request)
             }
             Secrets::Unread => {
-                self.within(std::time::Duration::from_secs(5));
+                self.within(Duration::from_secs(5));
                 Stage::Ready
             }
             Secrets::Missing(why) => {
@@ -54,11 +56,20 @@ impl Course<'_> {
         let root = self.ledger.root.clone()?;
         if let Some(failed) = self.ledger.refresh.clone() {
             let asked = request.refresh.is_some() && request.refresh != self.ledger.handled_refresh;
-            let still = failed.proofs || asked || request.refresh_interval.is_some();
-            if still && has_tags(&request.images) || failed.proofs {
+            let tags = has_tags(&request.images) && (asked || request.refresh_interval.is_some());
+            // What a tag meant may be gone for ever, and its proof with it: that keeps no tag from being looked up.
+            let ends = refresh::tags_due(&root, request, self.judged.object.uid.as_str());
+            if failed.proofs && ends.is_some_and(|at| at <= self.now) {
+                return Some(Wanted { proofs: false, anew: true });
+            }
+            if tags || failed.proofs {
+                if let Some(at) = ends.filter(|at| *at > self.now) {
+                    self.at(at);
+                }
                 let waits = failed.failure.is_some_and(|failure| self.waits(request, &failure));
                 return (!waits).then_some(Wanted { proofs: failed.proofs, anew: false });
             }
+            // Nobody wants it any more.
             self.ledger.refresh = None;
         }
         let due = refresh::due(&root, request, self.judged.object.uid.as_str())?;
