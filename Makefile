@@ -67,7 +67,7 @@ test-collect: ## gc with lists of a cluster against pulls of old layers: each ki
 	IMAGECACHE_STORM_SECONDS=$(SECONDS_EACH) $(LONG_TEST) collect -- --nocapture --test-threads=1
 
 .PHONY: test-clock
-test-clock: cluster ## The controller under a clock that jumps (Debian package faketime), on a real API server.
+test-clock: packages cluster ## The controller under a clock that jumps (libfaketime), on a real API server.
 	RUSTFLAGS= cargo build --locked --target-dir target/dynamic
 	IMAGECACHE_DYNAMIC=$(CURDIR)/target/dynamic/debug/imagecache $(LONG_TEST) api -- --nocapture clock::
 

@@ -5,7 +5,7 @@
 #   packages.sh --check   only name them
 set -eu
 
-packages='containerd runc containernetworking-plugins nftables iproute2 busybox-static btrfs-progs docker-registry skopeo buildah apache2-utils binutils ca-certificates curl g++'
+packages='containerd runc containernetworking-plugins nftables iproute2 busybox-static btrfs-progs docker-registry skopeo buildah apache2-utils binutils ca-certificates curl g++ faketime'
 
 case ${1-} in
 '') check=no ;;
