@@ -61,6 +61,8 @@ fn a_security_group_of_the_placement_map_is_a_label_of_the_pull_pod() {
 #[test]
 fn a_pull_goes_to_the_subnet_that_has_a_node() {
     const ZONE: &str = "topology.kubernetes.io/zone";
+    const CONTROLLER: &str = "deployment/imagecache-controller";
+    const ARGUMENTS: &str = "/spec/template/spec/containers/0/args";
     let world = world();
     let _alone = world.alone();
     let registry = Registry::start("zones.test");
@@ -68,15 +70,13 @@ fn a_pull_goes_to_the_subnet_that_has_a_node() {
     let node = world.cluster.list(&["nodes"])[0]["metadata"]["name"].as_str().unwrap().to_owned();
     world.cluster.run(&["label", "node", &node, &format!("{ZONE}=here")]);
     place(&format!("subnets: {{vsw-here: {{{ZONE}: here}}, vsw-empty: {{{ZONE}: elsewhere}}}}"));
-    // Otherwise the store's node decides.
-    let patch = r#"[{"op": "add", "path": "/spec/template/spec/containers/0/args/-",
-        "value": "--store-on-all-nodes"}]"#;
-    let controller = ["-n", SYSTEM, "deployment/imagecache-controller"];
-    world.cluster.run(&[&["patch", "--type=json", "-p", patch], &controller[..]].concat());
-    let settled = || {
-        world.cluster.run(&[&["rollout", "status", "--timeout=180s"], &controller[..]].concat());
+    // Otherwise the store's node decides. No controller with the old arguments or the old map may be left.
+    let arguments = |patch: &str| {
+        world.stop_controllers();
+        world.cluster.run(&["patch", "--type=json", "-p", patch, "-n", SYSTEM, CONTROLLER]);
+        world.start_controllers();
     };
-    settled();
+    arguments(&format!(r#"[{{"op": "add", "path": "{ARGUMENTS}/1", "value": "--store-on-all-nodes"}}]"#));
 
     let mut object = plain_cache("zones", &[registry.image("zones/app", "1")]);
     object["metadata"]["annotations"]["k8s.aliyun.com/vswitch-ids"] = json!("vsw-empty");
@@ -91,8 +91,7 @@ fn a_pull_goes_to_the_subnet_that_has_a_node() {
     let ready = world.wait_ready("zones");
     assert!(ready.list("notices").is_empty(), "{:?}", ready.object["status"]);
 
-    world.cluster.run(&[&["rollout", "undo"], &controller[..]].concat());
-    settled();
+    arguments(&format!(r#"[{{"op": "remove", "path": "{ARGUMENTS}/1"}}]"#));
     world.cluster.run(&["label", "node", &node, &format!("{ZONE}-")]);
     unplace();
 }
