@@ -355,6 +355,9 @@ pub struct ExplainArgs {
     /// A place that is not known makes an object invalid.
     #[arg(long)]
     pub strict_placement: bool,
+    /// Snapshots are taken, with this VolumeSnapshotClass; an empty name is the default one.
+    #[arg(long, value_name = "NAME")]
+    pub snapshot_class: Option<String>,
     #[command(flatten)]
     pub names: NameArgs,
     #[arg(short, long, value_enum, default_value = "text")]

@@ -371,6 +371,23 @@ fn explain_ends_with_the_status_of_an_invalid_object_and_names_every_key() {
 }
 
 #[test]
+fn explain_says_what_flash_means_where_snapshots_are_taken_and_where_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let text =
+        format!("{MANIFEST}    k8s.aliyun.com/imc-enable-flash: \"true\"\nspec:\n  images: [nginx:1]\n");
+    let manifest = written(folder.path(), "cache.yaml", &text);
+    let args = ["explain", "-f", &manifest, "-o", "json"];
+    let (status, out, _) = run(&args);
+    assert!(status == 0 && out.contains("no snapshots are made here"), "{out}");
+    let (status, out, _) = run(&[&args[..], &["--snapshot-class", "fast"]].concat());
+    let told: Value = serde_json::from_str(&out).unwrap();
+    let row = json!({"setting": "snapshot", "value": "class fast; ready before it is",
+        "from": "k8s.aliyun.com/imc-enable-flash"});
+    assert!(status == 0 && told["settings"].as_array().unwrap().contains(&row), "{out}");
+    assert!(!out.contains("no snapshots are made here"), "{out}");
+}
+
+#[test]
 fn explain_says_which_registries_get_a_lent_login() {
     const SHOP: &str = "shop-registry.cn-hangzhou.cr.aliyuncs.com";
     let folder = tempfile::tempdir().unwrap();

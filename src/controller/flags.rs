@@ -182,10 +182,7 @@ impl ControllerArgs {
             strict_placement: self.strict_placement,
             host_aliases: self.names.host_aliases.map(|aliases| aliases.0),
             dns: self.names.dns_config,
-            snapshots: self.snapshot_class.map(|class| {
-                let named = |name: String| (!name.is_empty()).then_some(name);
-                Wanted { class: named(class), storage_class: self.snapshot_storage_class.and_then(named) }
-            }),
+            snapshots: self.snapshot_class.map(|class| Wanted::new(class, self.snapshot_storage_class)),
             ..Settings::default()
         };
         Config {

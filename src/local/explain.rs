@@ -23,6 +23,7 @@ use crate::{
         reference::Reference,
         request::{CacheKey, PullRequest, Transport},
         settings::Settings,
+        snapshot::Wanted,
         text,
     },
     ops::out::{print, tell},
@@ -97,6 +98,7 @@ fn explained(args: &ExplainArgs) -> Result<Vec<Explained>, String> {
         dns: args.names.dns_config.clone(),
         acr: (!args.allow.is_empty()).then(|| args.allow.clone().allowed(None)),
         profile: Arc::new(profile(&args.defaults)?),
+        snapshots: args.snapshot_class.clone().map(|class| Wanted::new(class, None)),
         ..Settings::default()
     };
     Ok(caches.iter().map(|cache| explain(cache, &settings)).collect())
@@ -204,6 +206,12 @@ fn rows(cache: &ImageCache, request: &CacheRequest, seen: &Annotations, settings
         reuse.to_owned(),
         annotated(whence(seen.reuse.as_ref()), None, "default (--reuse-default)"),
     );
+    if let Some(wanted) = &settings.snapshots {
+        let class =
+            wanted.class.as_ref().map_or("the default class".to_owned(), |class| format!("class {class}"));
+        let when = if request.flash { "; ready before it is" } else { "; ready when it is" };
+        row("snapshot", class + when, annotated(whence(seen.flash.as_ref()), None, "--snapshot-class"));
+    }
     if request.referrers {
         row("signatures, SBOMs", "kept with the images".to_owned(), "spec.referrers".to_owned());
     }

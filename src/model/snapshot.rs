@@ -20,6 +20,14 @@ pub struct Wanted {
     pub storage_class: Option<String>,
 }
 
+impl Wanted {
+    /// As it is typed: an empty name is the default.
+    pub fn new(class: String, storage_class: Option<String>) -> Self {
+        let named = |name: String| (!name.is_empty()).then_some(name);
+        Self { class: named(class), storage_class: storage_class.and_then(named) }
+    }
+}
+
 /// Everything that was observed for one cache.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Seen {
