@@ -124,7 +124,7 @@ impl Removed {
             }
         }
         parts.push(format!(
-            "{} are needed by no cache now: `imagecache gc {}` takes out what came more than an hour ago, and frees \
+            "{} is needed by no cache now: `imagecache gc {}` takes out what came more than an hour ago, and frees \
              it when it is run again 15 minutes later\n",
             human(self.unneeded),
             volume.display()

@@ -17,10 +17,7 @@ use kube::Resource as _;
 
 use super::{
     STORE_LABEL, Worker,
-    job::{
-        CONTAINER, STOP_SECONDS, STORE, beside_the_store, claim, container_security, mount, pod_security,
-        pull_secrets,
-    },
+    job::{STOP_SECONDS, STORE, beside_the_store, claim, mount, pod_security, pull_secrets, working},
 };
 use crate::{
     api::keys,
@@ -104,24 +101,18 @@ fn container(parts: usize, pace: &Pace, worker: &Worker) -> Container {
         format!("/{STORE}"),
         format!("--grace={minutes}"),
         "--log-format=json".to_owned(),
+        "--termination-log=/dev/termination-log".to_owned(),
     ];
-    args.push("--termination-log=/dev/termination-log".to_owned());
     args.extend((0..parts).map(|part| format!("--live=/{LIVE}/{}", file(part))));
     if pace.no_waiting {
         args.push("--unsafe-no-waiting".to_owned());
     }
     let lists = (parts > 0).then(|| mount(LIVE, true));
+    let mounts = [mount(STORE, false)].into_iter().chain(lists).collect();
     Container {
-        name: CONTAINER.to_owned(),
-        image: Some(worker.image.clone()),
-        image_pull_policy: worker.pull_policy.clone(),
-        args: Some(args),
-        resources: Some(worker.resources.clone()),
-        security_context: Some(container_security()),
         // What it says when it fails is read as its report is.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
-        volume_mounts: Some([mount(STORE, false)].into_iter().chain(lists).collect()),
-        ..Container::default()
+        ..working(worker, args, mounts)
     }
 }
 

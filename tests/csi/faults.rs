@@ -1,7 +1,5 @@
 //! Drivers that are slow, fail for a while, never get ready or do not know the size; and controllers that are killed.
 
-use std::time::Duration;
-
 use crate::{
     volumes::{Cache, Fault, delete, snapshot_of, wait_settled},
     world::world,
@@ -77,7 +75,6 @@ fn a_controller_that_is_killed_again_and_again_gets_there_and_takes_one_snapshot
                 || status.holds("Snapshot")
         });
         world.kill_controllers();
-        std::thread::sleep(Duration::from_millis(50));
     }
     let status = cache.wait_ready(world);
     assert_eq!(status.number("/snapshot/run"), 1, "and nothing is pulled twice");
